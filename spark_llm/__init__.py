@@ -1,0 +1,1 @@
+"""spark-llm: LLM calls as SQL functions of Apache Spark."""
