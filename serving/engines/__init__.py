@@ -1,1 +1,36 @@
-"""."""
+"""The engines, created by name; each is imported only when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from spark_llm.serving.core import Engine, EngineFailure, ModelRef
+
+
+def _stub(model: ModelRef) -> Engine:
+    from spark_llm.serving.engines.stub import StubEngine
+
+    return StubEngine(model.args)
+
+
+def _native(model: ModelRef) -> Engine:
+    from spark_llm.serving.engines.native import NativeEngine
+
+    return NativeEngine(model)
+
+
+def _vllm(model: ModelRef) -> Engine:
+    from spark_llm.serving.engines.vllm import VllmEngine
+
+    return VllmEngine(model)
+
+
+ENGINES: dict[str, Callable[[ModelRef], Engine]] = {"native": _native, "stub": _stub, "vllm": _vllm}
+
+
+def create_engine(model: ModelRef) -> Engine:
+    """Load `model` with the engine it names; raises EngineFailure where that cannot be done."""
+    if model.engine not in ENGINES:
+        message = f"engine '{model.engine}' does not exist; accepted: {', '.join(sorted(ENGINES))}"
+        raise EngineFailure(condition="LLM_BAD_CONF", message=message, remedy="SET spark.llm.engine to one.")
+    return ENGINES[model.engine](model)

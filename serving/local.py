@@ -1,0 +1,70 @@
+"""An exchange with an engine inside this process: no worker, no sockets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from spark_llm.serving.client import ClientTotals
+from spark_llm.serving.core import Call, Engine, Finished, Request, RowError
+
+FIRST_ERRORS = 5
+
+
+def add_totals(totals: ClientTotals, calls: int, errors: Sequence[RowError]) -> ClientTotals:
+    """`totals` after `calls` more calls and these errors; the first few messages are kept."""
+    messages = [f"{error.condition}: {error.message}" for error in errors]
+    first = (*totals.first_errors, *messages)[:FIRST_ERRORS]
+    return replace(totals, calls=totals.calls + calls, errors=totals.errors + len(errors), first_errors=first)
+
+
+class LocalExchange:
+    """Same interface as the worker's exchange; the engine steps inside `poll`.
+
+    The caller owns the engine, so that it can serve one exchange after another.
+    """
+
+    def __init__(self, engine: Engine, call: Call) -> None:
+        self._engine, self._call = engine, call
+        self._in_flight: set[int] = set()
+        self._totals = ClientTotals()
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        self._in_flight.update(request.request_id for request in requests)
+        self._engine.submit(requests)
+
+    def poll(self, timeout: float) -> list[Finished]:
+        deadline = time.monotonic() + timeout
+        finished: list[Finished] = []
+        while not finished and self._in_flight and self._engine.has_work():
+            finished = self._engine.step()
+            if time.monotonic() >= deadline:
+                break
+        self._in_flight.difference_update(row.request_id for row in finished)
+        self._totals = add_totals(self._totals, len(finished), [row.error for row in finished if row.error])
+        return finished
+
+    def report(self, calls: int, errors: Sequence[RowError]) -> None:
+        self._totals = add_totals(self._totals, calls, errors)
+
+    @property
+    def totals(self) -> ClientTotals:
+        return self._totals
+
+    def cancel(self) -> None:
+        self._engine.cancel(sorted(self._in_flight))
+        self._in_flight.clear()
+
+    def close(self) -> None:
+        self.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
