@@ -1,0 +1,68 @@
+"""From a task to an engine: the host's shared worker, or an engine inside this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pyspark import TaskContext
+
+from spark_llm.conf import Settings
+from spark_llm.errors import LlmError
+from spark_llm.optimizer.core import CallSpec
+from spark_llm.serving import client
+from spark_llm.serving.core import Call, EngineFailure
+from spark_llm.serving.local import LocalExchange
+
+IN_PROCESS_ENGINES = ("stub", "endpoint")
+
+
+def application_id(spec: CallSpec) -> str:
+    """Spark's application id where the JVM passed it, else this executor's worker daemon."""
+    return spec.conf.get("spark.app.id") or f"daemon-{os.getppid()}"
+
+
+def execution_id() -> str:
+    """The SQL execution that this task belongs to ('' outside a query)."""
+    context = TaskContext.get()
+    return (context and context.getLocalProperty("spark.sql.execution.id")) or ""
+
+
+def task_client(spec: CallSpec) -> str:
+    """Who pays: application and SQL execution."""
+    return f"{application_id(spec)}/{execution_id()}"
+
+
+def open_exchange(spec: CallSpec, settings: Settings, call: Call) -> client.Exchange:
+    """A stream of requests and answers for one task.
+
+    Raises
+    ------
+    EngineFailure
+        When worker or model cannot be had.
+    """
+    model = settings.model(spec.options.get("model"))
+    if settings.text("placement") == "inprocess":
+        if model.engine not in IN_PROCESS_ENGINES:
+            detail = f"engine {model.engine!r} needs the worker; in process: {', '.join(IN_PROCESS_ENGINES)}"
+            raise LlmError("LLM_BAD_CONF", key="spark.llm.placement", value="inprocess", detail=detail)
+        return LocalExchange.shared(model, call)
+    worker = client.connect(worker_conf(settings))
+    return worker.exchange(
+        call, model, application=application_id(spec), execution=execution_id(), pool=settings.text("pool")
+    )
+
+
+def worker_conf(settings: Settings) -> client.WorkerConf:
+    """How to find, start and bound the host's worker."""
+    return client.WorkerConf(
+        dir=settings.text("worker.dir"),
+        idle_seconds=settings.number("worker.idleSeconds"),
+        start_seconds=settings.number("worker.startSeconds"),
+        inflight_bytes=settings.integer("worker.inflightBytes"),
+        memo_bytes=settings.integer("worker.memoBytes"),
+        python=settings.text("python") or sys.executable,
+    )
+
+
+__all__ = ["EngineFailure", "application_id", "execution_id", "open_exchange", "task_client", "worker_conf"]

@@ -1,0 +1,140 @@
+"""The way in without a JAR: `llm` and its siblings as plain registered UDFs.
+
+`llm(prompt, struct(review, title)[, options_json])` is optimized inside each partition only; the prompts are those of
+the planned way under `field_order => 'fixed'`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, groupby
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from spark_llm.errors import LlmError
+from spark_llm.executor.render import render_column
+from spark_llm.executor.runner import CallRunner
+from spark_llm.optimizer.core import CallSpec, Field
+from spark_llm.optimizer.schema import ddl_to_type
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, SparkSession
+
+RESULT_TYPES = {"llm": "string", "llm_filter": "boolean", "llm_classify": "string", "llm_extract": "string"}
+
+
+def register(spark: SparkSession) -> None:
+    """Register `llm`, `llm_filter`, `llm_classify` and `llm_extract` as plain UDFs of this session.
+
+    The session's `spark.llm.*` settings at this moment go with them. Works on Spark Connect, where Python workers must
+    have spark-llm installed.
+
+    Examples
+    --------
+    >>> spark_llm.register(spark)  # doctest: +SKIP
+    >>> spark.sql("SELECT llm('Is it good?', struct(review, title)) FROM reviews")  # doctest: +SKIP
+    """
+    conf = _session_conf(spark)
+    for name in RESULT_TYPES:
+        spark.udf.register(name, _make_udf(name, conf))
+
+
+def call_plain(
+    name: str, prompt: Sequence[Column], fields: Sequence[Column], constants: Sequence[Column], options: dict[str, Any]
+) -> Column:
+    """A DataFrame expression that calls the registered function."""
+    from pyspark.sql import functions as sf
+
+    call = sf.call_function(name, *prompt, sf.struct(*fields), *constants, sf.lit(json.dumps(options)))
+    return call if name != "llm_extract" else sf.from_json(call, constants[0])
+
+
+def _session_conf(spark: SparkSession) -> dict[str, str]:
+    rows = spark.sql("SET").collect()
+    return {row["key"]: row["value"] for row in rows if row["key"].startswith("spark.llm.")}
+
+
+def _make_udf(name: str, conf: dict[str, str]):  # noqa: ANN202
+    from pyspark.sql import functions as sf
+
+    if hasattr(sf, "arrow_udf"):
+
+        def over_arrow(batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
+            yield from answer(name, conf, batches)
+
+        return sf.arrow_udf(over_arrow, RESULT_TYPES[name], sf.ArrowUDFType.SCALAR_ITER)
+
+    def over_pandas(batches):  # noqa: ANN001, ANN202
+        for values in answer(name, conf, (tuple(map(_from_pandas, batch)) for batch in batches)):
+            yield values.to_pandas()
+
+    return sf.pandas_udf(over_pandas, RESULT_TYPES[name], sf.PandasUDFType.SCALAR_ITER)
+
+
+def _from_pandas(column: Any) -> pa.Array:  # noqa: ANN401
+    if hasattr(column, "columns"):
+        return pa.StructArray.from_arrays([_from_pandas(column[c]) for c in column.columns], list(column.columns))
+    return pa.array(column, from_pandas=True)
+
+
+def answer(name: str, conf: dict[str, str], batches: Iterable[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
+    """Answer batches of a plain call's arguments: prompt (llm, llm_filter), struct, labels or schema, options.
+
+    Batches that ask the same question go to one runner, so windows and prefix order reach across them. A prompt that
+    changes inside a batch travels as a column.
+    """
+    asked = (_question(name, conf, batch) for batch in batches if len(batch[0]))
+    for _, group in groupby(asked, key=lambda question: question[0].call_id):
+        spec, columns = next(group)
+        for result in CallRunner(spec).run(chain([columns], (rest for _, rest in group))):
+            yield _public(name, result.field("value"))
+
+
+def _question(name: str, conf: Mapping[str, str], batch: Sequence[pa.Array]) -> tuple[CallSpec, list[pa.Array]]:
+    """The call that a batch makes, and its argument columns as strings."""
+    has_prompt = name in ("llm", "llm_filter")
+    struct, *constants = batch[1:] if has_prompt else batch
+    rendered = [render_column(f.name, struct.field(i), name) for i, f in enumerate(struct.type)]
+    instruction = ""
+    if has_prompt and _is_constant(batch[0]):
+        instruction = batch[0][0].as_py() or ""
+    elif has_prompt:
+        rendered.insert(0, (Field("prompt", "prompt"), batch[0]))
+    options = _options(name, [_constant(name, column) for column in constants])
+    spec = CallSpec(name, instruction, tuple(f for f, _ in rendered), options, _value_type(name, options), conf)
+    return spec, [column for _, column in rendered]
+
+
+def _is_constant(column: pa.Array) -> bool:
+    return pc.count_distinct(column, mode="all").as_py() == 1
+
+
+def _constant(name: str, column: pa.Array) -> Any:  # noqa: ANN401
+    first = column[0].as_py()
+    if any(value.as_py() != first for value in column):
+        raise LlmError("LLM_BAD_OPTION", option="options", function=name, expected="constant", actual="a column", doc="")
+    return first
+
+
+def _options(name: str, constants: Sequence[Any]) -> dict[str, Any]:
+    """The options of a plain call; labels and schema become `choices` and `returns`."""
+    own = {"llm_classify": "choices", "llm_extract": "returns"}.get(name)
+    named = {own: constants[0]} if own else {}
+    rest = constants[1:] if own else constants
+    return {**(json.loads(rest[0]) if rest and rest[0] else {}), **named}
+
+
+def _value_type(name: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    if name == "llm_filter":
+        return "boolean"
+    return ddl_to_type(options["returns"]) if "returns" in options else "string"
+
+
+def _public(name: str, values: pa.Array) -> pa.Array:
+    """The registered result: BOOLEAN for llm_filter, JSON text for structured values, else the text."""
+    if pa.types.is_string(values.type) or name == "llm_filter":
+        return values
+    return render_column("value", values)[1]
