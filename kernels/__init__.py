@@ -1,1 +1,1 @@
-"""."""
+"""One kernel a file, each beside its torch reference; knows torch (and triton) only."""

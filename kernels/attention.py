@@ -1,0 +1,62 @@
+"""Scaled dot-product attention that also returns its log-sum-exp, and the merge of two such partial results.
+
+    out = softmax(q kᵀ · scale + mask) v        lse = log Σ exp(q kᵀ · scale + mask)
+
+Two partial attentions over disjoint keys combine exactly through their log-sum-exp (Milakov and Gimelshein,
+arXiv 1805.02867; used for shared prefixes in Hydragen, arXiv 2402.05099).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, mask: Tensor | None = None, causal: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Attention with grouped-query heads.
+
+    Parameters
+    ----------
+    q : [B, Hq, Lq, D]
+    k, v : [B, Hkv, Lk, D]
+        Hkv divides Hq.
+    mask : [B, 1, Lq, Lk], optional
+        Added to the scores, of q's dtype; every query must see at least one key.
+    causal : bool
+        Query i sees keys 0..i; needs Lq == Lk and no mask.
+
+    Returns
+    -------
+    out : [B, Hq, Lq, D] of q's dtype
+    lse : [B, Hq, Lq] in float32
+    """
+    if q.device.type == "cpu":
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            q, k, v, 0.0, causal, attn_mask=mask, scale=scale
+        )
+    return attend_reference(q, k, v, scale=scale, mask=mask, causal=causal)
+
+
+def attend_reference(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, mask: Tensor | None = None, causal: bool = False
+) -> tuple[Tensor, Tensor]:
+    """`attend` by its formula, in float32, on any device."""
+    groups = q.shape[1] // k.shape[1]
+    k, v = (x.repeat_interleave(groups, dim=1).float() for x in (k, v))
+    scores = q.float() @ k.transpose(-1, -2) * scale
+    if causal:
+        hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+        scores = scores.masked_fill(hidden, -torch.inf)
+    if mask is not None:
+        scores = scores + mask.float()
+    lse = scores.logsumexp(-1)
+    return (torch.exp(scores - lse[..., None]) @ v).to(q.dtype), lse
+
+
+def merge_states(out: Tensor, lse: Tensor, other_out: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
+    """Combine partial attentions of the same queries over disjoint keys; [..., D] and [...], in float32."""
+    merged = torch.logaddexp(lse, other_lse)
+    weight, other_weight = (lse - merged).exp()[..., None], (other_lse - merged).exp()[..., None]
+    return out * weight + other_out.float() * other_weight, merged

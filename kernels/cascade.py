@@ -1,0 +1,177 @@
+"""Which queries attend to which pages together: the plan of cascade attention over a batch of page tables.
+
+Requests that share a prefix share its physical pages. Sorted by page table, the sharers of a run of pages are
+neighbours, so their queries attend to the run in one call instead of one per request (Hydragen, arXiv 2402.05099;
+the cascade of FlashInfer). Every query has exactly one *diagonal* group, which holds its own position; further groups
+hold earlier keys and are merged by log-sum-exp. Pure numpy: the plan costs no model time and is shared by all layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int = NDArray[np.int64]
+
+MIN_SHARED_READS = 512
+"""A run is shared when that many key reads (requests x tokens) meet in it; below, the extra call costs more."""
+MAX_PADDING = 1.3
+"""Requests are attended together while padding stays within this factor of the useful keys."""
+SMALL_AREA = 4096
+"""Scores that may be wasted in any case."""
+MAX_MASK = 1 << 21
+"""Elements of one group's mask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One request of a step: its new tokens are positions start..end, stored at rows row.. of the step."""
+
+    row: int
+    start: int
+    end: int
+    table: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Queries that attend to the same pages, or equally many padded ones, in one call.
+
+    `rows` [B, Lq] are padded by repetition; of the gathered pages [B, n] keys `first:last` are used. Without
+    `query_positions` every query sees every key, or query i keys 0..i if `causal`; with them, query (b, i) sees
+    the key at position p of its table if `p <= query_positions[b, i]`. `key_offsets` [B] is the position of the first
+    gathered key.
+    """
+
+    rows: Int
+    pages: Int
+    first: int
+    last: int
+    causal: bool = False
+    diagonal: bool = True
+    query_positions: Int | None = None
+    key_offsets: Int | None = None
+
+
+def plan_cascade(queries: Sequence[Query], page_size: int) -> list[Group]:
+    """Cover every (query, visible key) pair exactly once; the diagonal groups come first.
+
+    Queries should stand in the order of their page tables (`table_order`), so that the rows of sharers are contiguous.
+    """
+    groups, depths = [], [0] * len(queries)
+    for first, last, start, end in _shared_runs(queries, page_size):
+        depths[first:last] = [end] * (last - first)
+        groups += _trunk(queries[first:last], start, end, page_size)
+    groups += _private(list(zip(queries, depths, strict=True)), page_size)
+    return sorted(groups, key=lambda group: not group.diagonal)
+
+
+def table_order(tables: Sequence[NDArray[np.int32]]) -> list[int]:
+    """Indices of the tables such that equal prefixes of pages are neighbours."""
+    keys = [table.astype(">i4").tobytes() for table in tables]
+    return sorted(range(len(keys)), key=keys.__getitem__)
+
+
+def _shared_runs(queries: Sequence[Query], page_size: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (first request, last request, first page, last page) of each run worth sharing, trunks before branches."""
+    common = [_common(a.table, b.table) for a, b in zip(queries, queries[1:], strict=False)]
+    stack = [(0, len(queries), 0)]
+    while stack:
+        first, last, depth = stack.pop()
+        if last - first < 2:
+            continue
+        shared = min(common[first : last - 1])
+        if (shared - depth) * page_size * (last - first) >= MIN_SHARED_READS:
+            yield first, last, depth, shared
+            depth = shared
+        cuts = [i + 1 for i in range(first, last - 1) if common[i] == shared]
+        stack += [(a, b, depth) for a, b in zip([first, *cuts], [*cuts, last], strict=True)]
+
+
+def _common(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
+    n = min(len(a), len(b))
+    differs = a[:n] != b[:n]
+    at = int(differs.argmax()) if n else 0
+    return at if n and differs[at] else n
+
+
+def _trunk(queries: Sequence[Query], start: int, end: int, page_size: int) -> Iterator[Group]:
+    """Pages start:end, shared by the queries: full for those behind the run, causal for those that compute it now."""
+    first, last = start * page_size, end * page_size
+    behind = [np.arange(q.row + max(last - q.start, 0), q.row + q.end - q.start) for q in queries]
+    rows = np.concatenate(behind)[None]
+    pages = queries[0].table[start:end].astype(np.int64)[None]
+    if rows.size:
+        yield Group(rows, pages, 0, last - first, diagonal=False)
+    for q in queries:
+        if q.start < last:
+            yield from _own(q, max(q.start, first), last, start, page_size)
+
+
+def _own(q: Query, begin: int, end: int, first_page: int, page_size: int) -> Iterator[Group]:
+    """The queries at positions begin:end of one request over its keys first_page * page_size : end."""
+    offset = first_page * page_size
+    rows = np.arange(q.row + begin - q.start, q.row + end - q.start)[None]
+    pages = q.table[first_page : -(-end // page_size)].astype(np.int64)[None]
+    one = end - begin == 1
+    yield Group(rows, pages, 0 if one else begin - offset, end - offset, causal=not one)
+    if begin > offset and not one:
+        yield Group(rows, pages, 0, begin - offset, diagonal=False)
+
+
+def _private(items: list[tuple[Query, int]], page_size: int) -> Iterator[Group]:
+    """What each request does not share, from its depth on, in padded groups of like size."""
+    rests = [
+        _Rest(q, depth, q.end - max(q.start, depth * page_size), q.end - depth * page_size)
+        for q, depth in items
+    ]
+    for bucket in _buckets(sorted((r for r in rests if r.queries > 0), key=lambda r: (r.queries, r.keys))):
+        if len(bucket) == 1:
+            rest = bucket[0]
+            yield from _own(rest.query, rest.query.end - rest.queries, rest.query.end, rest.depth, page_size)
+        else:
+            yield _padded(bucket, page_size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """The unshared part of a request: its last `queries` positions over its last `keys` keys, from page `depth` on."""
+
+    query: Query
+    depth: int
+    queries: int
+    keys: int
+
+
+def _buckets(rests: list[_Rest]) -> Iterator[list[_Rest]]:
+    bucket: list[_Rest] = []
+    useful = widest = 0
+    for rest in rests:
+        useful += rest.queries * rest.keys
+        widest = max(widest, rest.keys)
+        padded = rest.queries * widest * (len(bucket) + 1)
+        if bucket and padded > min(MAX_MASK, MAX_PADDING * useful + SMALL_AREA):
+            yield bucket
+            bucket, useful, widest = [], rest.queries * rest.keys, rest.keys
+        bucket.append(rest)
+    if bucket:
+        yield bucket
+
+
+def _padded(bucket: list[_Rest], page_size: int) -> Group:
+    """Padding repeats a request's last query (an equal value is written twice) and page 0 (hidden by position)."""
+    keys = max(rest.keys for rest in bucket)
+    counts = np.array([rest.queries for rest in bucket])[:, None]
+    ends = np.array([rest.query.end for rest in bucket])[:, None]
+    starts = np.array([rest.query.start for rest in bucket])[:, None]
+    rows = np.array([rest.query.row for rest in bucket])[:, None]
+    positions = ends - counts + np.minimum(np.arange(counts.max()), counts - 1)
+    pages = np.zeros((len(bucket), -(-keys // page_size)), np.int64)
+    for i, rest in enumerate(bucket):
+        own = rest.query.table[rest.depth : -(-rest.query.end // page_size)]
+        pages[i, : len(own)] = own
+    offsets = np.array([rest.depth * page_size for rest in bucket])
+    return Group(rows + positions - starts, pages, 0, keys, query_positions=positions, key_offsets=offsets)

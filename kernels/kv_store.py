@@ -1,0 +1,21 @@
+"""Writing keys and values into the paged cache, and copying cached tokens from page to page."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def kv_store(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
+    """Write token t of k, v [T, H, D] to slot `slots[t]` of the caches [pages, P, H, D].
+
+    Slot s is offset s % P of page s // P.
+    """
+    for new, cache in ((k, k_cache), (v, v_cache)):
+        cache.view(-1, *new.shape[1:]).index_copy_(0, slots, new)
+
+
+def kv_copy(k_cache: Tensor, v_cache: Tensor, source: Tensor, target: Tensor) -> None:
+    """Copy slots `source` to slots `target`; no slot may be in both."""
+    for cache in (k_cache, v_cache):
+        flat = cache.view(-1, *cache.shape[2:])
+        flat.index_copy_(0, target, flat.index_select(0, source))

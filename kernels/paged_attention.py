@@ -1,0 +1,154 @@
+"""Attention of new tokens over a paged KV cache, for extend (many queries) and decode (one) in the same batch.
+
+The torch implementation executes the groups of `cascade.plan_cascade`: shared pages are attended once for all their
+sharers, private ones in padded batches, and the parts are merged by log-sum-exp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spark_llm.kernels.attention import attend, attend_reference, merge_states
+from spark_llm.kernels.cascade import Group, Int, Query, plan_cascade
+
+Index = slice | Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class PagedBatch:
+    """The requests of a step on the model's device.
+
+    Request r owns rows `query_starts[r]:query_starts[r + 1]` of the step; they are its last positions before
+    `context_lens[r]`. Position p is at offset p % P of page `page_tables[r, p // P]`.
+    """
+
+    query_starts: Tensor  # [R + 1]
+    context_lens: Tensor  # [R]
+    page_tables: Tensor  # [R, n], padded with 0
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def build(
+        cls, queries: Sequence[Query], page_size: int, *, dtype: torch.dtype, device: torch.device
+    ) -> PagedBatch:
+        tables = np.zeros((len(queries), max(len(q.table) for q in queries)), np.int32)
+        for i, q in enumerate(queries):
+            tables[i, : len(q.table)] = q.table
+        starts = [*(q.row for q in queries), queries[-1].row + queries[-1].end - queries[-1].start]
+        return cls(
+            query_starts=torch.tensor(starts, device=device),
+            context_lens=torch.tensor([q.end for q in queries], device=device),
+            page_tables=torch.from_numpy(tables).to(device),
+            parts=tuple(Part.of(group, dtype, device) for group in plan_cascade(queries, page_size)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A group of the cascade as tensors; contiguous rows and pages as slices, which copy nothing."""
+
+    shape: tuple[int, int]  # B, Lq
+    rows: Index  # B * Lq rows of the step
+    pages: Index  # B * n pages
+    keys: slice  # of the n * P gathered keys
+    mask: Tensor | None  # [B, 1, Lq, Lk]
+    causal: bool
+    diagonal: bool
+
+    @classmethod
+    def of(cls, group: Group, dtype: torch.dtype, device: torch.device) -> Part:
+        return cls(
+            shape=(group.rows.shape[0], group.rows.shape[1]),
+            rows=_index(group.rows, device),
+            pages=_index(group.pages, device),
+            keys=slice(group.first, group.last),
+            mask=_mask(group, dtype, device),
+            causal=group.causal,
+            diagonal=group.diagonal,
+        )
+
+    def attend(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """Attention of this part's rows: [B * Lq, Hq, D] and [B * Lq, Hq]."""
+        batch, length = self.shape
+        heads, width = q.shape[1:]
+        k, v = (self._gather(cache) for cache in (k_cache, v_cache))
+        queries = q[self.rows].view(batch, length, heads, width)
+        mask = self.mask
+        if length == 1:  # the query heads of one KV head as its queries: one pass over the keys
+            queries = queries.view(batch, k.shape[1], -1, width)
+            mask = mask if mask is None else mask.expand(-1, -1, queries.shape[2], -1)
+        else:
+            queries = queries.transpose(1, 2)
+        out, lse = attend(queries, k, v, scale=scale, mask=mask, causal=self.causal)
+        if length == 1:
+            return out.reshape(batch, heads, width), lse.reshape(batch, heads)
+        return out.transpose(1, 2).reshape(-1, heads, width), lse.transpose(1, 2).reshape(-1, heads)
+
+    def _gather(self, cache: Tensor) -> Tensor:
+        """[pages, P, Hkv, D] to the part's keys [B, Hkv, Lk, D]."""
+        pages = cache[self.pages]
+        return pages.view(self.shape[0], -1, *cache.shape[2:])[:, self.keys].transpose(1, 2)
+
+
+def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: PagedBatch, scale: float) -> Tensor:
+    """Causal attention of every row over its request's cached positions up to its own.
+
+    Parameters
+    ----------
+    q : [T, Hq, D]
+        Rows of the step; their keys and values are already stored.
+    k_cache, v_cache : [pages, P, Hkv, D]
+        One layer of the cache.
+
+    Returns
+    -------
+    Tensor
+        [T, Hq, D] of q's dtype.
+    """
+    merges = any(not part.diagonal for part in batch.parts)
+    out = torch.empty(q.shape, dtype=torch.float32 if merges else q.dtype, device=q.device)
+    lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
+    for part in batch.parts:
+        part_out, part_lse = part.attend(q, k_cache, v_cache, scale)
+        if not part.diagonal:
+            part_out, part_lse = merge_states(out[part.rows], lse[part.rows], part_out, part_lse)
+        out[part.rows], lse[part.rows] = part_out.to(out.dtype), part_lse
+    return out.to(q.dtype)
+
+
+def paged_attention_reference(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: PagedBatch, scale: float
+) -> Tensor:
+    """`paged_attention` by its formula, one request at a time."""
+    outs = []
+    for r, length in enumerate(batch.context_lens.tolist()):
+        rows = q[batch.query_starts[r] : batch.query_starts[r + 1]]
+        k, v = (cache[batch.page_tables[r].long()].flatten(0, 1)[:length] for cache in (k_cache, v_cache))
+        positions = torch.arange(length - len(rows), length, device=q.device)
+        hidden = torch.arange(length, device=q.device) > positions[:, None]
+        mask = torch.zeros(hidden.shape, dtype=q.dtype, device=q.device).masked_fill(hidden, -torch.inf)
+        heads_first = (x.transpose(0, 1)[None] for x in (rows, k, v))
+        out, _ = attend_reference(*heads_first, scale=scale, mask=mask[None, None])
+        outs.append(out[0].transpose(0, 1))
+    return torch.cat(outs)
+
+
+def _index(ids: Int, device: torch.device) -> Index:
+    flat = ids.reshape(-1)
+    if (np.diff(flat) == 1).all():
+        return slice(int(flat[0]), int(flat[-1]) + 1)
+    return torch.from_numpy(flat).to(device)
+
+
+def _mask(group: Group, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+    if group.query_positions is None or group.key_offsets is None:
+        return None
+    keys = group.key_offsets[:, None] + np.arange(group.first, group.last)
+    visible = keys[:, None, :] <= group.query_positions[:, :, None]
+    mask = np.where(visible, np.float32(0), np.float32(-np.inf))
+    return torch.from_numpy(mask).to(device=device, dtype=dtype)[:, None]

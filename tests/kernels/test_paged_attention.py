@@ -1,0 +1,99 @@
+"""Paged attention against its formula, over batches in which requests share pages in every way that can occur."""
+
+import numpy as np
+import pytest
+import torch
+
+from spark_llm.kernels import cascade
+from spark_llm.kernels.attention import attend, attend_reference, merge_states
+from spark_llm.kernels.cascade import Query, plan_cascade, table_order
+from spark_llm.kernels.paged_attention import PagedBatch, paged_attention, paged_attention_reference
+
+CPU = torch.device("cpu")
+
+
+def random_queries(rng, page_size, requests):
+    """Requests on a random tree of pages: children copy a prefix of an earlier request's full pages."""
+    tables, spans, fresh = [], [], iter(range(1, 100_000))
+    for _ in range(requests):
+        shared = []
+        if tables and rng.random() < 0.8:
+            parent = int(rng.integers(len(tables)))
+            full = spans[parent][1] // page_size
+            shared = list(tables[parent][: int(rng.integers(full + 1))])
+        end = len(shared) * page_size + int(rng.integers(1, 5 * page_size))
+        low = len(shared) * page_size if rng.random() < 0.7 else end - 1
+        start = int(rng.integers(low, end))
+        need = -(-end // page_size)
+        tables.append(np.array([*shared, *(next(fresh) for _ in range(need - len(shared)))], np.int32))
+        spans.append((start, end))
+    order, queries, row = table_order(tables), [], 0
+    for i in order:
+        queries.append(Query(row, *spans[i], tables[i]))
+        row += spans[i][1] - spans[i][0]
+    return queries, row
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2), (6, 1)])
+@pytest.mark.parametrize("min_shared", [1, 64, 10**9])
+def test_equals_the_reference(monkeypatch, heads, min_shared):
+    monkeypatch.setattr(cascade, "MIN_SHARED_READS", min_shared)
+    rng = np.random.default_rng(sum(heads) + min_shared)
+    for page_size in (1, 4, 16):
+        queries, rows = random_queries(rng, page_size, int(rng.integers(1, 24)))
+        pages = 1 + max(int(q.table.max()) for q in queries)
+        k, v = torch.randn(2, pages, page_size, heads[1], 8)
+        q = torch.randn(rows, heads[0], 8)
+        batch = PagedBatch.build(queries, page_size, dtype=torch.float32, device=CPU)
+        got = paged_attention(q, k, v, batch, 0.3)
+        torch.testing.assert_close(got, paged_attention_reference(q, k, v, batch, 0.3), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("min_shared", [1, 10**9])
+def test_the_plan_covers_every_visible_key_once(monkeypatch, min_shared):
+    monkeypatch.setattr(cascade, "MIN_SHARED_READS", min_shared)
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        queries, rows = random_queries(rng, 4, 12)
+        seen = {row: [] for row in range(rows)}
+        for group in plan_cascade(queries, 4):
+            for b in range(len(group.rows)):
+                keys = (group.pages[b][:, None] * 4 + np.arange(4)).reshape(-1)[group.first : group.last]
+                read = {}
+                for i, row in enumerate(group.rows[b].tolist()):
+                    visible = keys[: i + 1] if group.causal else keys
+                    if group.query_positions is not None:
+                        at = group.key_offsets[b] + np.arange(len(keys))
+                        visible = keys[at <= group.query_positions[b, i]]
+                    read[row] = visible.tolist()
+                for row, slots in read.items():
+                    seen[row] += slots
+        for query in queries:
+            slots = (query.table[:, None] * 4 + np.arange(4)).reshape(-1)
+            for position in range(query.start, query.end):
+                assert sorted(seen[query.row + position - query.start]) == sorted(
+                    slots[: position + 1].tolist()
+                )
+
+
+def test_sharers_read_the_trunk_in_one_call():
+    trunk = np.arange(1, 65, dtype=np.int32)
+    queries = [Query(i, 1024 + 5, 1024 + 6, np.append(trunk, 100 + i).astype(np.int32)) for i in range(50)]
+    groups = plan_cascade(queries, 16)
+    assert [(g.rows.shape, g.diagonal) for g in groups] == [((50, 1), True), ((1, 50), False)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attend_and_merge_equal_the_formula(dtype):
+    q, k, v = (
+        torch.randn(2, 4, 5, 16).to(dtype),
+        torch.randn(2, 2, 9, 16).to(dtype),
+        torch.randn(2, 2, 9, 16).to(dtype),
+    )
+    whole, whole_lse = attend_reference(q, k, v, scale=0.25)
+    first = attend(q, k[:, :, :4], v[:, :, :4], scale=0.25)
+    second = attend(q, k[:, :, 4:], v[:, :, 4:], scale=0.25)
+    out, lse = merge_states(first[0].float(), first[1], *second)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(out, whole.float(), atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(lse, whole_lse, atol=1e-5, rtol=1e-5)
