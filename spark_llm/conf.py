@@ -77,7 +77,9 @@ class Settings:
         try:
             args = json.loads(text)
         except json.JSONDecodeError as error:
-            raise LlmError("LLM_BAD_CONF", key=PREFIX + "engine.args", value=text, detail=f"not JSON: {error}") from None
+            raise LlmError(
+                "LLM_BAD_CONF", key=PREFIX + "engine.args", value=text, detail=f"not JSON: {error}"
+            ) from None
         if not isinstance(args, dict):
             raise LlmError("LLM_BAD_CONF", key=PREFIX + "engine.args", value=text, detail="not a JSON object")
         return args
@@ -91,7 +93,9 @@ class Settings:
 
 def conf_markdown() -> str:
     """The table of settings as Markdown; `docs/configuration.md` is made of it."""
-    rows = (f"| `{key}` | `{row['default']}` | {row['applies']} | {_meaning(row)} |" for key, row in conf_table().items())
+    rows = (
+        f"| `{key}` | `{row['default']}` | {row['applies']} | {_meaning(row)} |" for key, row in conf_table().items()
+    )
     return "\n".join(["| key | default | applies to | meaning |", "|---|---|---|---|", *rows])
 
 

@@ -18,7 +18,7 @@ from spark_llm.errors import LlmError
 from spark_llm.executor.render import render_column
 from spark_llm.executor.runner import CallRunner
 from spark_llm.optimizer.core import CallSpec, Field
-from spark_llm.optimizer.schema import ddl_to_type
+from spark_llm.optimizer.ddl import parse_ddl
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, SparkSession
@@ -43,7 +43,11 @@ def register(spark: SparkSession) -> None:
 
 
 def call_plain(
-    name: str, prompt: Sequence[Column], fields: Sequence[Column], constants: Sequence[Column], options: dict[str, Any]
+    name: str,
+    prompt: Sequence[Column],
+    fields: Sequence[Column],
+    constants: Sequence[Column],
+    options: dict[str, Any],
 ) -> Column:
     """A DataFrame expression that calls the registered function."""
     from pyspark.sql import functions as sf
@@ -115,7 +119,9 @@ def _is_constant(column: pa.Array) -> bool:
 def _constant(name: str, column: pa.Array) -> Any:  # noqa: ANN401
     first = column[0].as_py()
     if any(value.as_py() != first for value in column):
-        raise LlmError("LLM_BAD_OPTION", option="options", function=name, expected="constant", actual="a column", doc="")
+        raise LlmError(
+            "LLM_BAD_OPTION", option="options", function=name, expected="constant", actual="a column", doc=""
+        )
     return first
 
 
@@ -130,7 +136,7 @@ def _options(name: str, constants: Sequence[Any]) -> dict[str, Any]:
 def _value_type(name: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
     if name == "llm_filter":
         return "boolean"
-    return ddl_to_type(options["returns"]) if "returns" in options else "string"
+    return parse_ddl(options["returns"]) if "returns" in options else "string"
 
 
 def _public(name: str, values: pa.Array) -> pa.Array:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from spark_llm.errors import LlmError
 from spark_llm.executor.results import Answer
-from spark_llm.optimizer.schema import Misfit
+from spark_llm.optimizer.coerce import Misfit, coerce
+from spark_llm.optimizer.ddl import to_ddl
 from spark_llm.serving.client import Exchange
 from spark_llm.serving.core import Call, Finished, Request, RowError
 
 Receiver = Callable[[Answer], None]
 POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One distinct tuple to ask; `receive` is called once with its answer. No identity: never shared."""
+
+    segments: tuple[str, ...]
+    identity: bytes | None
+    seed: int | None
+    receive: Receiver
 
 
 class Asker:
@@ -24,16 +35,14 @@ class Asker:
     ----------
     exchange : Exchange
         Where requests go; closed by the caller.
-    parse : callable
-        Answer text → value of the result type; raises `Misfit`.
+    result_type : object
+        Spark's JSON form of the type that answers are parsed into.
     memory_bytes : int
         Bound on remembered answers; the oldest are forgotten first.
     """
 
-    def __init__(
-        self, exchange: Exchange, call: Call, client: str, parse: Callable[[str], object], memory_bytes: int, seed: int | None
-    ) -> None:
-        self._exchange, self._call, self._client, self._parse, self._seed = exchange, call, client, parse, seed
+    def __init__(self, exchange: Exchange, call: Call, client: str, result_type: Any, memory_bytes: int) -> None:
+        self._exchange, self._call, self._client, self._result_type = exchange, call, client, result_type
         self._memory: OrderedDict[bytes, Answer] = OrderedDict()
         self._memory_left = memory_bytes
         self._waiting: dict[int, list[Receiver]] = {}
@@ -42,32 +51,27 @@ class Asker:
         self._next_id = 0
         self._misfits: list[RowError] = []
 
-    def ask(self, questions: Sequence[tuple[bytes | None, tuple[str, ...], Receiver]]) -> None:
-        """Submit (identity, segments, receiver) triples; a receiver is called once, by `pump` or at once."""
-        requests = [r for question in questions if (r := self._request(*question)) is not None]
+    def ask(self, questions: Sequence[Question]) -> None:
+        """Submit questions; answers come by `pump`, or at once where they are known."""
+        requests = [r for question in questions if (r := self._request(question)) is not None]
         if requests:
             self._exchange.submit(requests)
 
-    def _request(self, identity: bytes | None, segments: tuple[str, ...], receive: Receiver) -> Request | None:
+    def _request(self, question: Question) -> Request | None:
+        identity = question.identity
         if identity is not None:
             if (known := self._memory.get(identity)) is not None:
-                receive(known)
+                question.receive(known)
                 return None
             if (asked := self._id_of.get(identity)) is not None:
-                self._waiting[asked].append(receive)
+                self._waiting[asked].append(question.receive)
                 return None
         request_id = self._next_id
         self._next_id += 1
-        self._waiting[request_id] = [receive]
+        self._waiting[request_id] = [question.receive]
         if identity is not None:
             self._id_of[identity], self._identity_of[request_id] = request_id, identity
-        return Request(request_id, self._call, segments, identity, seed=self._row_seed(identity), client=self._client)
-
-    def _row_seed(self, identity: bytes | None) -> int | None:
-        if self._seed is None or identity is None:
-            return None
-        digest = hashlib.sha256(self._seed.to_bytes(8, "big", signed=True) + identity).digest()
-        return int.from_bytes(digest[:7], "big")
+        return Request(request_id, self._call, question.segments, identity, seed=question.seed, client=self._client)
 
     def pump(self) -> None:
         """Wait a little for finished requests and hand them out."""
@@ -97,17 +101,17 @@ class Asker:
         if finished.error is not None:
             return Answer(None, finished.error, usage)
         try:
-            return Answer(self._parse(finished.text or ""), None, usage)
-        except Misfit as misfit:
-            error = self._misfit(finished, misfit)
+            return Answer(coerce(finished.text or "", self._result_type), None, usage)
+        except Misfit:
+            error = self._misfit(finished)
         self._misfits.append(error)
         return Answer(None, error, usage)
 
-    def _misfit(self, finished: Finished, misfit: Misfit) -> RowError:
+    def _misfit(self, finished: Finished) -> RowError:
         if finished.finish_reason == "length":
-            cause = LlmError("LLM_ANSWER_TRUNCATED", limit=self._call.max_tokens, type=misfit.type_name)
+            cause = LlmError("LLM_ANSWER_TRUNCATED", limit=self._call.max_tokens, type=to_ddl(self._result_type))
         else:
-            cause = LlmError("LLM_ANSWER_MISFIT", type=misfit.type_name)
+            cause = LlmError("LLM_ANSWER_MISFIT", type=to_ddl(self._result_type))
         return RowError(cause.condition, str(cause))
 
     def _remember(self, identity: bytes, answer: Answer, text_bytes: int) -> None:

@@ -11,10 +11,12 @@ from spark_llm.conf import Settings
 from spark_llm.errors import LlmError
 from spark_llm.optimizer.core import CallSpec
 from spark_llm.serving import client
-from spark_llm.serving.core import Call, EngineFailure
+from spark_llm.serving.core import Call, Engine, ModelRef
+from spark_llm.serving.engines import create_engine
 from spark_llm.serving.local import LocalExchange
 
-IN_PROCESS_ENGINES = ("stub", "endpoint")
+IN_PROCESS_ENGINES = ("stub",)
+_engines: dict[str, Engine] = {}
 
 
 def application_id(spec: CallSpec) -> str:
@@ -46,11 +48,18 @@ def open_exchange(spec: CallSpec, settings: Settings, call: Call) -> client.Exch
         if model.engine not in IN_PROCESS_ENGINES:
             detail = f"engine {model.engine!r} needs the worker; in process: {', '.join(IN_PROCESS_ENGINES)}"
             raise LlmError("LLM_BAD_CONF", key="spark.llm.placement", value="inprocess", detail=detail)
-        return LocalExchange.shared(model, call)
+        return LocalExchange(_engine(model), call)
     worker = client.connect(worker_conf(settings))
     return worker.exchange(
         call, model, application=application_id(spec), execution=execution_id(), pool=settings.text("pool")
     )
+
+
+def _engine(model: ModelRef) -> Engine:
+    """The engine of this process, kept for the tasks that follow."""
+    if model.key not in _engines:
+        _engines[model.key] = create_engine(model)
+    return _engines[model.key]
 
 
 def worker_conf(settings: Settings) -> client.WorkerConf:
@@ -63,6 +72,3 @@ def worker_conf(settings: Settings) -> client.WorkerConf:
         memo_bytes=settings.integer("worker.memoBytes"),
         python=settings.text("python") or sys.executable,
     )
-
-
-__all__ = ["EngineFailure", "application_id", "execution_id", "open_exchange", "task_client", "worker_conf"]

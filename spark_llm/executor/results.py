@@ -32,7 +32,9 @@ def result_type(value_type: pa.DataType) -> pa.DataType:
     return pa.struct([("value", value_type), ("error", ERROR_TYPE), ("usage", USAGE_TYPE)])
 
 
-def result_array(answers: Sequence[Answer], payer: np.ndarray, tuple_of: np.ndarray, value_type: pa.DataType) -> pa.Array:
+def result_array(
+    answers: Sequence[Answer], payer: np.ndarray, tuple_of: np.ndarray, value_type: pa.DataType
+) -> pa.Array:
     """Spread the answers of distinct tuples over their rows.
 
     Parameters

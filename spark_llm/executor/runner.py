@@ -14,16 +14,20 @@ import pyarrow as pa
 
 from spark_llm.conf import Settings
 from spark_llm.errors import LlmError
-from spark_llm.executor.asker import Asker
+from spark_llm.executor.asker import Asker, Question
 from spark_llm.executor.connect import open_exchange, task_client
 from spark_llm.executor.distinct import Distinct, distinct_tuples, is_utf8
 from spark_llm.executor.results import NOT_ASKED, Answer, result_array
 from spark_llm.executor.types import arrow_type
+from spark_llm.optimizer.cells import cells
+from spark_llm.optimizer.columns import Window as EncodedWindow
+from spark_llm.optimizer.columns import encode_window
 from spark_llm.optimizer.core import CallSpec
-from spark_llm.optimizer.prompts import prepare
-from spark_llm.optimizer.schema import coerce
+from spark_llm.optimizer.identity import answer_identities, row_seed
+from spark_llm.optimizer.prompts import Prompt, prepare
+from spark_llm.optimizer.window import plan_window
 from spark_llm.serving.client import Exchange
-from spark_llm.serving.core import Call, Constraint, EngineFailure, RowError
+from spark_llm.serving.core import Call, EngineFailure, RowError
 
 Batch = Sequence[pa.Array]
 MIN_CALLS_FOR_ERROR_RATE = 100
@@ -32,11 +36,12 @@ MIN_CALLS_FOR_ERROR_RATE = 100
 class Window:
     """Rows read together: their columns, distinct tuples and, as they come, answers."""
 
-    def __init__(self, batches: Sequence[Batch], fields: int) -> None:
+    def __init__(self, batches: Sequence[Batch], fields: int, *, share: bool) -> None:
         self.rows = sum(len(batch[0]) for batch in batches)
         chunks = zip(*(batch[:fields] for batch in batches), strict=True)
         self.columns = [pa.concat_arrays(column) for column in chunks]
-        self.distinct: Distinct = distinct_tuples(self.columns, self.rows)
+        every = np.arange(self.rows)
+        self.distinct = distinct_tuples(self.columns, self.rows) if share else Distinct(every, every)
         self.answers: list[Answer | None] = [None] * len(self.distinct.first)
         self.open = len(self.answers)
 
@@ -55,19 +60,9 @@ class CallRunner:
     def __init__(self, spec: CallSpec) -> None:
         self.spec = spec
         self.settings = Settings(spec.conf)
-        self.prompt = prepare(spec)
+        self.prompt: Prompt = prepare(spec)
         self.value_type = arrow_type(spec.result_type)
-        self.call = Call(
-            call_id=spec.call_id,
-            instruction=self.prompt.instruction,
-            system=self.prompt.system,
-            max_tokens=self.prompt.max_tokens or self.settings.integer("maxTokens"),
-            temperature=self.prompt.temperature,
-            top_p=self.prompt.top_p,
-            stop=tuple(self.prompt.stop),
-            constraint=Constraint(self.prompt.constraint_kind, self.prompt.constraint_value),
-            chat=self.settings.flag("chat"),
-        )
+        self.call = Call.from_dict(self.prompt.call)
 
     def run(self, batches: Iterator[Batch]) -> Iterator[pa.StructArray]:
         """Yield the result column in pieces whose lengths add up to the rows read, in their order.
@@ -85,7 +80,7 @@ class CallRunner:
 
     def _run(self, batches: Iterator[Batch], exchange: Exchange) -> Iterator[pa.StructArray]:
         memory = self.settings.integer("window.bytes")
-        asker = Asker(exchange, self.call, task_client(self.spec), self._parse, memory, self.prompt.seed)
+        asker = Asker(exchange, self.call, task_client(self.spec), self.spec.result_type, memory)
         waiting: deque[Window] = deque()
         for window in self._windows(batches):
             self._ask(window, asker)
@@ -95,11 +90,12 @@ class CallRunner:
         while waiting:
             yield self._answers(waiting.popleft(), asker, exchange)
 
-    def _parse(self, text: str) -> object:
-        return coerce(text, self.spec.result_type)
-
     def _windows(self, batches: Iterator[Batch]) -> Iterator[Window]:
-        rows, limit_rows, limit_bytes = 0, self.settings.integer("window.rows"), self.settings.integer("window.bytes")
+        rows, limit_rows, limit_bytes = (
+            0,
+            self.settings.integer("window.rows"),
+            self.settings.integer("window.bytes"),
+        )
         held: list[Batch] = []
         held_bytes = 0
         for batch in batches:
@@ -108,27 +104,49 @@ class CallRunner:
                 rows += len(piece[0])
                 held_bytes += sum(column.nbytes for column in piece)
                 if rows >= limit_rows or held_bytes >= limit_bytes:
-                    yield Window(held, len(self.spec.fields))
+                    yield self._window(held)
                     held, rows, held_bytes = [], 0, 0
         if rows:
-            yield Window(held, len(self.spec.fields))
+            yield self._window(held)
+
+    def _window(self, batches: Sequence[Batch]) -> Window:
+        return Window(batches, len(self.spec.fields), share=self.spec.deterministic)
 
     def _ask(self, window: Window, asker: Asker) -> None:
         columns = window.tuples()
-        for index, answer in self._unaskable(columns, window).items():
+        for index, answer in self._unaskable(columns).items():
             window.receive(index, answer)
         wanted = np.array([i for i, a in enumerate(window.answers) if a is None], dtype=np.int64)
-        if not len(wanted):
-            return
-        planned = self.prompt.render([column.take(pa.array(wanted)) for column in columns], len(wanted))
-        asker.ask(
-            [
-                (question.identity, question.segments, _receiver(window, int(wanted[question.row])))
-                for question in planned
-            ]
-        )
+        if len(wanted):
+            asker.ask(self._questions([column.take(pa.array(wanted)) for column in columns], wanted, window))
 
-    def _unaskable(self, columns: Sequence[pa.Array], window: Window) -> dict[int, Answer]:
+    def _questions(self, columns: Sequence[pa.Array], wanted: np.ndarray, window: Window) -> list[Question]:
+        """The tuples of `columns` in the order in which they should be asked."""
+        if not columns:
+            return [Question((), None, None, _receiver(window, int(i))) for i in wanted]
+        encoded = encode_window(self.prompt, columns)
+        identities = answer_identities(self.prompt, encoded)
+        seeded, shared = "seed" in self.spec.options, self.spec.deterministic
+        rows, segments = self._planned(encoded)
+        return [
+            Question(
+                pieces,
+                identities[row] if shared else None,
+                row_seed(identities[row]) if seeded else None,
+                _receiver(window, int(wanted[row])),
+            )
+            for row, pieces in zip(rows, segments, strict=True)
+        ]
+
+    def _planned(self, encoded: EncodedWindow) -> tuple[list[int], list[tuple[str, ...]]]:
+        """Row order and each row's segments."""
+        if not self.settings.flag("optimize.order.enabled") or not self.settings.flag("optimize.enabled"):
+            return list(range(encoded.rows)), cells(encoded)
+        count = len(encoded.cells)
+        layout = plan_window(encoded.cells, range(count), pinned=count if self.spec.fixed_order else 0)
+        return layout.rows.tolist(), cells(encoded, layout.rows, layout.order)
+
+    def _unaskable(self, columns: Sequence[pa.Array]) -> dict[int, Answer]:
         """Tuples that need no model: all fields NULL, or a field that is no text."""
         if not columns:
             return {}
