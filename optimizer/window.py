@@ -1,0 +1,261 @@
+"""The exact plan of a window: each row's own field order, and the order of the rows.
+
+Greedy group recursion (GGR; Liu et al., "Optimizing LLM Queries in Relational Data Analytics Workloads", MLSys 2025,
+algorithm 1) on integer codes, with two differences. A group takes every column that is constant in it, so functional
+dependencies need not be declared, and such columns count in the score. And all groups of one depth are planned at
+once, in vectorized rounds that give exactly the sequential greedy choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from spark_llm.optimizer.columns import Column, Window
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+_EXPONENTS = (2.0, 1.0)
+"""Of the length in a block's score: 2 is better on most tables, 1 on some (notes in docs/planner.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A plan of n rows with m columns.
+
+    Attributes
+    ----------
+    rows : int array of shape (n,)
+        The rows in the order in which they are to be asked.
+    order : int array of shape (n, m)
+        Row i of it: the field order of row `rows[i]`.
+    hits : float
+        Characters that an unbounded prefix cache serves.
+    """
+
+    rows: Ints
+    order: Ints
+    hits: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """The window as one matrix of cell numbers: equal numbers are equal cells, across all columns.
+
+    `cells` (n, m); by cell number `lengths` (k,) and `prefixes` (k, PREFIX); by column `labels` (m,).
+    """
+
+    cells: Ints
+    labels: Ints
+    lengths: Floats
+    prefixes: npt.NDArray[np.uint8]
+
+
+def plan_window(window: Window, *, fixed: bool = False) -> Layout:
+    """Choose row order and field orders so that neighbours share long beginnings.
+
+    Parameters
+    ----------
+    window : Window
+        The encoded rows. The order of its cells is the call's global order: it leads where it is as good as another,
+        so that windows share with each other. Text before the object stays before it.
+    fixed : bool
+        Keep the order of the fields and plan the rows alone.
+
+    Returns
+    -------
+    Layout
+        Never worse in `hits` than the global order with rows sorted by it, nor than the window's own statistics order.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from spark_llm.optimizer.columns import encode
+    >>> data = {"id": ["1", "2", "3"], "text": ["long text", "other", "long text"]}
+    >>> columns = [encode(pa.array(values), f"{name}: ", lambda text: (text,)) for name, values in data.items()]
+    >>> layout = plan_window(Window(3, None, tuple(columns)))
+    >>> layout.rows.tolist(), layout.order.tolist()
+    ([0, 2, 1], [[1, 0], [1, 0], [1, 0]])
+    """
+    if window.head is None and not window.cells:
+        return Layout(np.arange(window.rows), np.empty((window.rows, 0), np.int64), 0.0)
+    pinned = 0 if window.head is None else 1
+    table = _table((window.head, *window.cells) if window.head is not None else window.cells)
+    best = max((_arrange(table, order) for order in _candidates(table, pinned, fixed)), key=lambda layout: layout.hits)
+    return Layout(best.rows, best.order[:, pinned:] - pinned, best.hits)
+
+
+def _candidates(table: _Table, pinned: int, fixed: bool) -> Iterator[Ints]:
+    """Field orders by row, shape (n, m): of equal ones the first is taken."""
+    n, m = table.cells.shape
+    given = np.arange(m)
+    yield np.tile(given, (n, 1))
+    if fixed or n < 2 or m < pinned + 2:
+        return
+    statistics = np.concatenate([given[:pinned], _by_statistics(table, table.cells, given[pinned:])])
+    yield np.tile(statistics, (n, 1))
+    for exponent in _EXPONENTS:
+        yield _greedy(table, statistics, pinned, exponent)
+
+
+def _table(columns: Sequence[Column]) -> _Table:
+    starts = np.cumsum([0, *(len(column.lengths) for column in columns)])
+    cells = np.stack([column.codes + start for column, start in zip(columns, starts[:-1], strict=True)], axis=1)
+    labels = np.array([column.label for column in columns])
+    lengths, prefixes = ([getattr(c, name) for c in columns] for name in ("lengths", "prefixes"))
+    return _Table(cells, labels, np.concatenate(lengths), np.concatenate(prefixes))
+
+
+def _arrange(table: _Table, order: Ints) -> Layout:
+    """Sort the rows by their cells as laid out, and count the characters shared with the row before.
+
+    Rows sorted so are neighbours of the row with which they share most, so the count is that of a trie.
+    """
+    laid = np.take_along_axis(table.cells, order, axis=1)
+    rows = np.lexsort(laid.T[::-1])
+    laid, order = laid[rows], order[rows]
+    equal = np.logical_and.accumulate(laid[1:] == laid[:-1], axis=1)
+    whole = float((table.lengths[laid[1:]] * equal).sum())
+    return Layout(rows, order, whole + _partial(table, laid, order, equal.sum(axis=1)))
+
+
+def _partial(table: _Table, laid: Ints, order: Ints, depth: Ints) -> float:
+    """Characters shared by the first cells that differ, up to PREFIX each."""
+    above = np.flatnonzero(depth < laid.shape[1])
+    position = depth[above]
+    same = order[above, position] == order[above + 1, position]
+    above, position = above[same], position[same]
+    left, right = laid[above, position], laid[above + 1, position]
+    common = np.logical_and.accumulate(table.prefixes[left] == table.prefixes[right], axis=1).sum(axis=1)
+    return float(np.minimum(table.labels[order[above, position]] + common, table.lengths[left]).sum())
+
+
+def _by_statistics(table: _Table, cells: Ints, order: Ints) -> Ints:
+    """Columns of `order` by average length² · (n / distinct - 1), then by length; ties as in `order`."""
+    length = table.lengths[cells].mean(axis=0)[order]
+    distinct = np.array([len(np.unique(cells[:, c])) for c in order])
+    score = length**2 * (len(cells) / distinct - 1)
+    return order[np.lexsort((-length, -score))]
+
+
+def _greedy(table: _Table, statistics: Ints, pinned: int, exponent: float) -> Ints:
+    """Every row's field order, depth by depth; groups of rows with equal beginnings are split further."""
+    n, m = table.cells.shape
+    order, depth, free = np.empty((n, m), np.int64), np.zeros(n, np.int64), np.ones((n, m), bool)
+    rows = np.arange(n)
+    for column in statistics[:pinned]:
+        _place(column, rows, order, depth, free)
+    parent = _dense(table.cells[:, statistics[:pinned]])
+    while len(rows):
+        ids, weights = _blocks(table, rows, parent, free, statistics, exponent)
+        rows, parent, group = _sorted_members(rows, parent, _choose_blocks(ids, weights))
+        if not len(rows):
+            break
+        starts = np.flatnonzero(np.diff(group, prepend=-1))
+        constant = _spread(_constant(table.cells[rows], starts), starts, len(rows)) & free[rows]
+        for column in _shared_first(table, rows, parent, group, constant, statistics):
+            _place(column, rows[constant[:, column]], order, depth, free)
+        open_rows = (np.bincount(group)[group] > 2) & free[rows].any(axis=1)
+        rows, parent = rows[open_rows], group[open_rows]
+    for column in statistics:
+        _place(column, np.flatnonzero(free[:, column]), order, depth, free)
+    return order
+
+
+def _blocks(
+    table: _Table, rows: Ints, parent: Ints, free: Bools, statistics: Ints, exponent: float
+) -> tuple[Ints, Floats]:
+    """Rows of a group that agree in a free column form a block.
+
+    Returns
+    -------
+    ids : int array of shape (rows, columns)
+        The block of every cell, columns in the order of `statistics`; block 0 holds the cells that stand alone.
+    weights : float array of shape (blocks,)
+        What one shared row is worth: the length of all free columns that are constant in the block, to the exponent.
+    """
+    ids, weights, count = np.zeros((len(rows), len(statistics)), np.int64), [np.zeros(1)], 1
+    for position, column in enumerate(statistics):
+        usable = np.flatnonzero(free[rows, column])
+        members, starts = _shared(usable, parent[usable] * len(table.lengths) + table.cells[rows[usable], column])
+        if not len(members):
+            continue
+        first = rows[members[starts]]
+        length = table.lengths[table.cells[first]] * _constant(table.cells[rows[members]], starts) * free[first]
+        weights.append(length.sum(axis=1) ** exponent)
+        ids[members, position] = count + _spread(np.arange(len(starts)), starts, len(members))
+        count += len(starts)
+    return ids, np.concatenate(weights)
+
+
+def _shared(rows: Ints, keys: Ints) -> tuple[Ints, Ints]:
+    """The rows whose key occurs more than once, sorted by key, and where each key starts."""
+    by_key = np.argsort(keys, kind="stable")
+    differs = np.diff(keys[by_key], prepend=-1, append=-1) != 0
+    members = by_key[~(differs[:-1] & differs[1:])]
+    return rows[members], np.flatnonzero(np.diff(keys[members], prepend=-1))
+
+
+def _spread(values: npt.NDArray, starts: Ints, rows: int) -> npt.NDArray:
+    """One value per group as one value per row, for rows sorted by group."""
+    return np.repeat(values, np.diff(starts, append=rows), axis=0)
+
+
+def _constant(cells: Ints, starts: Ints) -> Bools:
+    """For rows sorted by group: which columns have one value in a group. Shape (groups, columns)."""
+    changes = np.zeros((len(cells) + 1, cells.shape[1]), np.int32)
+    np.cumsum(cells[1:] != cells[:-1], axis=0, out=changes[1:-1])
+    return changes[np.append(starts[1:], len(cells)) - 1] == changes[starts]
+
+
+def _choose_blocks(ids: Ints, weights: Floats) -> Ints:
+    """Give every row to one block: the greedy choice by weight · (rows - 1), each row once; -1 where nothing is shared.
+
+    A block that all its remaining rows prefer can neither lose a row nor be overtaken, for scores only fall: the
+    sequential greedy would take it too. So all such blocks are taken together, round by round.
+    """
+    group, alive = np.full(len(ids), -1, np.int64), np.arange(len(ids))
+    while len(alive):
+        count = np.bincount(ids[alive].ravel(), minlength=len(weights))
+        score = weights * np.maximum(count - 1, 0)
+        best = np.take_along_axis(ids[alive], score[ids[alive]].argmax(axis=1)[:, None], axis=1)[:, 0]
+        taken = np.bincount(best, minlength=len(weights)) == count
+        group[alive] = np.where(taken[best] & (score[best] > 0), best, -1)
+        alive = alive[~taken[best] & (score[best] > 0)]
+    return group
+
+
+def _sorted_members(rows: Ints, parent: Ints, group: Ints) -> tuple[Ints, Ints, Ints]:
+    """The rows that belong to a group, sorted by it, with their parent group; groups numbered from 0."""
+    members = np.argsort(group, kind="stable")[np.count_nonzero(group < 0) :]
+    return rows[members], parent[members], _dense(group[members, None])
+
+
+def _shared_first(table: _Table, rows: Ints, parent: Ints, group: Ints, constant: Bools, statistics: Ints) -> list[int]:
+    """The columns, those that groups of one parent share most first: inside a group any order is as good."""
+    first = np.flatnonzero(np.diff(group, prepend=-1))
+    scores = []
+    for column in statistics:
+        having = first[constant[first, column]]
+        cells = table.cells[rows[having], column]
+        distinct = len(np.unique(parent[having] * len(table.lengths) + cells))
+        scores.append(table.lengths[cells].mean() ** 2 * (len(having) / distinct - 1) if distinct else 0.0)
+    return statistics[np.argsort(-np.array(scores), kind="stable")].tolist()
+
+
+def _place(column: int, rows: Ints, order: Ints, depth: Ints, free: Bools) -> None:
+    order[rows, depth[rows]] = column
+    depth[rows] += 1
+    free[rows, column] = False
+
+
+def _dense(keys: Ints) -> Ints:
+    """Number the distinct rows of a key matrix."""
+    group = np.zeros(len(keys), np.int64)
+    for column in keys.T:
+        group = np.unique(group * (column.max(initial=0) + 1) + column, return_inverse=True)[1]
+    return group
