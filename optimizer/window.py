@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from spark_llm.optimizer.columns import Column, Window
+from spark_llm.optimizer.columns import Column
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -55,21 +55,28 @@ class _Table:
     prefixes: npt.NDArray[np.uint8]
 
 
-def plan_window(window: Window, *, fixed: bool = False) -> Layout:
+def plan_window(columns: Sequence[Column], order: Sequence[int], pinned: int = 0) -> Layout:
     """Choose row order and field orders so that neighbours share long beginnings.
 
     Parameters
     ----------
-    window : Window
-        The encoded rows. The order of its cells is the call's global order: it leads where it is as good as another,
-        so that windows share with each other. Text before the object stays before it.
-    fixed : bool
-        Keep the order of the fields and plan the rows alone.
+    columns : sequence of m Column
+        The encoded columns of n rows. Text before the object (`Window.head`) is given as a first, pinned column.
+    order : sequence of int
+        The call's global order of the columns; it leads where it is as good as another, so that windows share with
+        each other.
+    pinned : int
+        So many columns of `order` lead in every row, in this order; m keeps the order of all and plans the rows alone.
 
     Returns
     -------
     Layout
-        Never worse in `hits` than the global order with rows sorted by it, nor than the window's own statistics order.
+        Never worse in `hits` than `order` with rows sorted by it, nor than the window's own statistics order.
+
+    Raises
+    ------
+    ValueError
+        No column, or `order` does not hold each column once.
 
     Examples
     --------
@@ -77,26 +84,24 @@ def plan_window(window: Window, *, fixed: bool = False) -> Layout:
     >>> from spark_llm.optimizer.columns import encode
     >>> data = {"id": ["1", "2", "3"], "text": ["long text", "other", "long text"]}
     >>> columns = [encode(pa.array(values), f"{name}: ", lambda text: (text,)) for name, values in data.items()]
-    >>> layout = plan_window(Window(3, None, tuple(columns)))
+    >>> layout = plan_window(columns, order=[0, 1])
     >>> layout.rows.tolist(), layout.order.tolist()
     ([0, 2, 1], [[1, 0], [1, 0], [1, 0]])
     """
-    if window.head is None and not window.cells:
-        return Layout(np.arange(window.rows), np.empty((window.rows, 0), np.int64), 0.0)
-    pinned = 0 if window.head is None else 1
-    table = _table((window.head, *window.cells) if window.head is not None else window.cells)
-    best = max((_arrange(table, order) for order in _candidates(table, pinned, fixed)), key=lambda layout: layout.hits)
-    return Layout(best.rows, best.order[:, pinned:] - pinned, best.hits)
+    if not columns or sorted(order) != list(range(len(columns))):
+        msg = f"a plan needs at least one column, and each of the {len(columns)} once in its order, got {list(order)}"
+        raise ValueError(msg)
+    table = _table(columns)
+    return max((_arrange(table, o) for o in _candidates(table, np.array(order), pinned)), key=lambda one: one.hits)
 
 
-def _candidates(table: _Table, pinned: int, fixed: bool) -> Iterator[Ints]:
+def _candidates(table: _Table, given: Ints, pinned: int) -> Iterator[Ints]:
     """Field orders by row, shape (n, m): of equal ones the first is taken."""
     n, m = table.cells.shape
-    given = np.arange(m)
     yield np.tile(given, (n, 1))
-    if fixed or n < 2 or m < pinned + 2:
+    if n < 2 or m < pinned + 2:
         return
-    statistics = np.concatenate([given[:pinned], _by_statistics(table, table.cells, given[pinned:])])
+    statistics = np.concatenate([given[:pinned], _by_statistics(table, given[pinned:])])
     yield np.tile(statistics, (n, 1))
     for exponent in _EXPONENTS:
         yield _greedy(table, statistics, pinned, exponent)
@@ -134,11 +139,11 @@ def _partial(table: _Table, laid: Ints, order: Ints, depth: Ints) -> float:
     return float(np.minimum(table.labels[order[above, position]] + common, table.lengths[left]).sum())
 
 
-def _by_statistics(table: _Table, cells: Ints, order: Ints) -> Ints:
+def _by_statistics(table: _Table, order: Ints) -> Ints:
     """Columns of `order` by average length² · (n / distinct - 1), then by length; ties as in `order`."""
-    length = table.lengths[cells].mean(axis=0)[order]
-    distinct = np.array([len(np.unique(cells[:, c])) for c in order])
-    score = length**2 * (len(cells) / distinct - 1)
+    length = table.lengths[table.cells].mean(axis=0)[order]
+    distinct = np.array([len(np.unique(table.cells[:, column])) for column in order])
+    score = length**2 * (len(table.cells) / distinct - 1)
     return order[np.lexsort((-length, -score))]
 
 
