@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from spark_llm import functions
     from spark_llm.errors import LlmError
     from spark_llm.plain import register
+    from spark_llm.query import sql
     from spark_llm.session import configure, jar_path, settings
-    from spark_llm.sql import sql
 
 __version__ = "0.1.0"
 __all__ = ["LlmError", "configure", "functions", "jar_path", "register", "settings", "sql"]
@@ -24,11 +24,11 @@ _HOMES = {
     "jar_path": "session",
     "register": "plain",
     "settings": "session",
-    "sql": "sql",
+    "sql": "query",
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     if name == "functions":
         return import_module("spark_llm.functions")
     if name not in _HOMES:

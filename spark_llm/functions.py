@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["llm", "llm_classify", "llm_extract", "llm_filter"]
 
 
-def llm(prompt: str | Column, *fields: ColumnOrName, **options: Any) -> Column:  # noqa: ANN401
+def llm(prompt: str | Column, *fields: ColumnOrName, **options: Any) -> Column:
     """Ask the model about each distinct row of the fields.
 
     Parameters
@@ -48,7 +48,7 @@ def llm(prompt: str | Column, *fields: ColumnOrName, **options: Any) -> Column: 
     return _call("llm", [prompt], fields, [], options)
 
 
-def llm_filter(prompt: str | Column, *fields: ColumnOrName, **options: Any) -> Column:  # noqa: ANN401
+def llm_filter(prompt: str | Column, *fields: ColumnOrName, **options: Any) -> Column:
     """Ask a yes/no question about the fields; BOOLEAN.
 
     Examples
@@ -58,7 +58,7 @@ def llm_filter(prompt: str | Column, *fields: ColumnOrName, **options: Any) -> C
     return _call("llm_filter", [prompt], fields, [], options)
 
 
-def llm_classify(*fields: ColumnOrName, labels: Sequence[str], **options: Any) -> Column:  # noqa: ANN401
+def llm_classify(*fields: ColumnOrName, labels: Sequence[str], **options: Any) -> Column:
     """Choose one of `labels` for the fields; STRING.
 
     Examples
@@ -70,7 +70,7 @@ def llm_classify(*fields: ColumnOrName, labels: Sequence[str], **options: Any) -
     return _call("llm_classify", [], fields, [sf.array(*map(sf.lit, labels))], options)
 
 
-def llm_extract(*fields: ColumnOrName, schema: str, **options: Any) -> Column:  # noqa: ANN401
+def llm_extract(*fields: ColumnOrName, schema: str, **options: Any) -> Column:
     """Extract values from the fields into a STRUCT whose type is the DDL `schema`.
 
     Examples

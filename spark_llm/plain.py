@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,7 +24,7 @@ from spark_llm.optimizer.ddl import parse_ddl
 if TYPE_CHECKING:
     from pyspark.sql import Column, SparkSession
 
-RESULT_TYPES = {"llm": "string", "llm_filter": "boolean", "llm_classify": "string", "llm_extract": "string"}
+FUNCTIONS = ("llm", "llm_filter", "llm_classify", "llm_extract")
 
 
 def register(spark: SparkSession) -> None:
@@ -38,7 +39,7 @@ def register(spark: SparkSession) -> None:
     >>> spark.sql("SELECT llm('Is it good?', struct(review, title)) FROM reviews")  # doctest: +SKIP
     """
     conf = _session_conf(spark)
-    for name in RESULT_TYPES:
+    for name in FUNCTIONS:
         spark.udf.register(name, _make_udf(name, conf))
 
 
@@ -61,24 +62,26 @@ def _session_conf(spark: SparkSession) -> dict[str, str]:
     return {row["key"]: row["value"] for row in rows if row["key"].startswith("spark.llm.")}
 
 
-def _make_udf(name: str, conf: dict[str, str]):  # noqa: ANN202
+def _make_udf(name: str, conf: dict[str, str]) -> Any:
     from pyspark.sql import functions as sf
+    from pyspark.sql.types import BooleanType, StringType
 
+    result = BooleanType() if name == "llm_filter" else StringType()
     if hasattr(sf, "arrow_udf"):
 
         def over_arrow(batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
             yield from answer(name, conf, batches)
 
-        return sf.arrow_udf(over_arrow, RESULT_TYPES[name], sf.ArrowUDFType.SCALAR_ITER)
+        return sf.arrow_udf(over_arrow, result)
 
-    def over_pandas(batches):  # noqa: ANN001, ANN202
+    def over_pandas(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.Series]:
         for values in answer(name, conf, (tuple(map(_from_pandas, batch)) for batch in batches)):
             yield values.to_pandas()
 
-    return sf.pandas_udf(over_pandas, RESULT_TYPES[name], sf.PandasUDFType.SCALAR_ITER)
+    return sf.pandas_udf(over_pandas, result)
 
 
-def _from_pandas(column: Any) -> pa.Array:  # noqa: ANN401
+def _from_pandas(column: Any) -> pa.Array:
     if hasattr(column, "columns"):
         return pa.StructArray.from_arrays([_from_pandas(column[c]) for c in column.columns], list(column.columns))
     return pa.array(column, from_pandas=True)
@@ -116,7 +119,7 @@ def _is_constant(column: pa.Array) -> bool:
     return pc.count_distinct(column, mode="all").as_py() == 1
 
 
-def _constant(name: str, column: pa.Array) -> Any:  # noqa: ANN401
+def _constant(name: str, column: pa.Array) -> Any:
     first = column[0].as_py()
     if any(value.as_py() != first for value in column):
         raise LlmError(
@@ -133,7 +136,7 @@ def _options(name: str, constants: Sequence[Any]) -> dict[str, Any]:
     return {**(json.loads(rest[0]) if rest and rest[0] else {}), **named}
 
 
-def _value_type(name: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
+def _value_type(name: str, options: Mapping[str, Any]) -> Any:
     if name == "llm_filter":
         return "boolean"
     return parse_ddl(options["returns"]) if "returns" in options else "string"

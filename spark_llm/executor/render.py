@@ -80,11 +80,11 @@ def _text(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _timestamp(value: Any) -> str:  # noqa: ANN401
+def _timestamp(value: Any) -> str:
     return _text(value.isoformat(timespec="milliseconds"))
 
 
-def _timestamp_with_zone(value: Any) -> str:  # noqa: ANN401
+def _timestamp_with_zone(value: Any) -> str:
     shown = value.isoformat(timespec="milliseconds")
     return _text(shown[:-6] + "Z" if shown.endswith("+00:00") else shown)
 

@@ -10,6 +10,6 @@ from pyspark.sql.pandas.types import to_arrow_type
 from pyspark.sql.types import _parse_datatype_json_string
 
 
-def arrow_type(spark_type: Any) -> pa.DataType:  # noqa: ANN401
+def arrow_type(spark_type: Any) -> pa.DataType:
     """The Arrow type with which Spark receives values of a type (Spark's JSON form)."""
     return to_arrow_type(_parse_datatype_json_string(json.dumps(spark_type)))

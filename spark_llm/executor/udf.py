@@ -35,17 +35,17 @@ def bind(spec_json: str) -> Callable[[Iterator[Any]], Iterator[Any]]:
     return answer
 
 
-def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:  # noqa: ANN401
+def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
     yield first
     yield from rest
 
 
-def _arrow_columns(batch: Any) -> list[pa.Array]:  # noqa: ANN401
+def _arrow_columns(batch: Any) -> list[pa.Array]:
     columns = batch if isinstance(batch, tuple) else (batch,)
     return [_arrow_column(column) for column in columns]
 
 
-def _arrow_column(column: Any) -> pa.Array:  # noqa: ANN401
+def _arrow_column(column: Any) -> pa.Array:
     if isinstance(column, pa.ChunkedArray):
         return column.combine_chunks()
     return column if isinstance(column, pa.Array) else pa.array(column, type=pa.string(), from_pandas=True)

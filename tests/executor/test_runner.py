@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from spark_llm.optimizer.core import CallSpec, Field
 
 from spark_llm.errors import LlmError
 from spark_llm.executor.udf import bind
-from spark_llm.optimizer.core import CallSpec, Field
 from tests.conftest import stub_conf
 
 TEXT = Field("a")

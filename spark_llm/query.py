@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-def sql(spark: SparkSession, text: str, **arguments: Any) -> DataFrame:  # noqa: ANN401
+def sql(spark: SparkSession, text: str, **arguments: Any) -> DataFrame:
     """Run a statement that may call the LLM functions.
 
     Where the server has the extension the text goes through as it is. Elsewhere the calls are rewritten to the plain
