@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from spark_llm.serving.client import ClientTotals
-from spark_llm.serving.core import Call, Engine, Finished, Request, RowError
+from spark_llm.serving.core import Call, Engine, Finished, ModelRef, Request, RowError
+from spark_llm.serving.engines import create_engine
+from spark_llm.serving.totals import ClientTotals, add_totals
 
-FIRST_ERRORS = 5
+_engines: dict[str, Engine] = {}
 
 
-def add_totals(totals: ClientTotals, calls: int, errors: Sequence[RowError]) -> ClientTotals:
-    """`totals` after `calls` more calls and these errors; the first few messages are kept."""
-    messages = [f"{error.condition}: {error.message}" for error in errors]
-    first = (*totals.first_errors, *messages)[:FIRST_ERRORS]
-    return replace(totals, calls=totals.calls + calls, errors=totals.errors + len(errors), first_errors=first)
+def _engine(model: ModelRef) -> Engine:
+    if model.key not in _engines:
+        _engines[model.key] = create_engine(model)
+    return _engines[model.key]
 
 
 class LocalExchange:
@@ -32,6 +31,11 @@ class LocalExchange:
         self._in_flight: set[int] = set()
         self._totals = ClientTotals()
 
+    @classmethod
+    def shared(cls, model: ModelRef, call: Call) -> LocalExchange:
+        """An exchange with this process's engine of `model`, created on first use; one exchange at a time."""
+        return cls(_engine(model), call)
+
     def submit(self, requests: Sequence[Request]) -> None:
         self._in_flight.update(request.request_id for request in requests)
         self._engine.submit(requests)
@@ -43,6 +47,7 @@ class LocalExchange:
             finished = self._engine.step()
             if time.monotonic() >= deadline:
                 break
+        finished = [row for row in finished if row.request_id in self._in_flight]
         self._in_flight.difference_update(row.request_id for row in finished)
         self._totals = add_totals(self._totals, len(finished), [row.error for row in finished if row.error])
         return finished

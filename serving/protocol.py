@@ -1,0 +1,160 @@
+"""What client and worker say to each other: Arrow schemas of both directions and the JSON header of a stream.
+
+Nothing is pickled. Rows are matched by `request_id`, never by position.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from spark_llm.serving.core import Call, EngineFailure, Finished, ModelRef, Request, RowError, Usage
+
+PROTOCOL = 1
+TEXT = "text"
+
+UP = pa.schema(
+    [
+        pa.field("request_id", pa.int64(), nullable=False),
+        pa.field("call_id", pa.string(), nullable=False),
+        pa.field("group_id", pa.int64(), nullable=False),
+        pa.field("segments", pa.list_(pa.struct([("kind", pa.string()), ("payload", pa.binary())]))),
+        pa.field("adapter", pa.string()),
+        pa.field("seed", pa.int64()),
+        pa.field("identity", pa.binary(32)),
+    ]
+)
+DOWN = pa.schema(
+    [
+        pa.field("request_id", pa.int64(), nullable=False),
+        pa.field("payload", pa.string()),
+        pa.field("finish_reason", pa.string(), nullable=False),
+        pa.field("usage", pa.struct([("prompt", pa.int64()), ("cached", pa.int64()), ("output", pa.int64())])),
+        pa.field(
+            "error",
+            pa.struct([("condition", pa.string()), ("message", pa.string()), ("attempts", pa.int32())]),
+        ),
+        pa.field("shared", pa.bool_(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHeader:
+    """What a stream is about; sent once, as the command of its Flight descriptor."""
+
+    application: str
+    execution: str
+    pool: str
+    model: ModelRef
+    call: Call
+
+    @property
+    def client(self) -> str:
+        return f"{self.application}/{self.execution}"
+
+    def to_json(self) -> bytes:
+        return json.dumps({"protocol": PROTOCOL, **asdict(self)}).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> StreamHeader:
+        """Read a header; raises EngineFailure where it is malformed or of another protocol version."""
+        try:
+            raw = json.loads(text)
+            version = raw.pop("protocol")
+        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            raise _refused(detail=f"the stream's header is no JSON object with 'protocol': {problem}") from problem
+        if version != PROTOCOL:
+            raise _refused(detail=f"the worker speaks protocol {PROTOCOL}, the client protocol {version}")
+        try:
+            call, model = Call.from_dict(raw.pop("call")), ModelRef(**raw.pop("model"))
+            return cls(**raw, model=model, call=call)
+        except (KeyError, TypeError, AttributeError) as problem:
+            raise _refused(detail=f"the stream's header has missing or unknown parts: {problem}") from problem
+
+
+def _refused(detail: str) -> EngineFailure:
+    remedy = "Install one version of spark-llm on all hosts and end older workers."
+    return EngineFailure(condition="LLM_WORKER_START", message=detail, remedy=remedy)
+
+
+def requests_to_batch(requests: Sequence[Request]) -> pa.RecordBatch:
+    """Requests as a batch of schema `UP`. Their `call` and `client` are not in it: the header has them."""
+    texts = [text for request in requests for text in request.segments]
+    pieces = pa.StructArray.from_arrays(
+        [pa.repeat(pa.scalar(TEXT), len(texts)), pa.array(texts, pa.binary())], names=["kind", "payload"]
+    )
+    ends = np.cumsum([0, *(len(request.segments) for request in requests)], dtype=np.int32)
+    columns = [
+        pa.array([request.request_id for request in requests], pa.int64()),
+        pa.array([request.call.call_id for request in requests], pa.string()),
+        pa.array([request.group_id for request in requests], pa.int64()),
+        pa.ListArray.from_arrays(pa.array(ends), pieces),
+        pa.nulls(len(requests), pa.string()),
+        pa.array([request.seed for request in requests], pa.int64()),
+        pa.array([request.identity for request in requests], pa.binary(32)),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=UP)
+
+
+def batch_to_requests(batch: pa.RecordBatch, call: Call, client: str) -> list[Request]:
+    """The requests of a batch of schema `UP`, all of one `call` and `client`."""
+    segments = batch.column("segments")
+    texts = segments.flatten().field("payload").cast(pa.string()).to_pylist()
+    lengths = segments.value_lengths().to_pylist()
+    ids, groups, seeds, identities = (
+        batch.column(name).to_pylist() for name in ("request_id", "group_id", "seed", "identity")
+    )
+    requests, start = [], 0
+    for i, length in enumerate(lengths):
+        pieces = tuple(texts[start : start + length])
+        requests.append(Request(ids[i], call, pieces, identities[i], groups[i], seeds[i], client))
+        start += length
+    return requests
+
+
+def finished_to_batch(rows: Sequence[Finished]) -> pa.RecordBatch:
+    """Ends of requests as a batch of schema `DOWN`."""
+    usage = [pa.array([getattr(row.usage, name) for row in rows], pa.int64()) for name in _names("usage")]
+    columns = [
+        pa.array([row.request_id for row in rows], pa.int64()),
+        pa.array([row.text for row in rows], pa.string()),
+        pa.array([row.finish_reason for row in rows], pa.string()),
+        pa.StructArray.from_arrays(usage, names=_names("usage")),
+        pa.array([row.error and asdict(row.error) for row in rows], DOWN.field("error").type),
+        pa.array([row.shared for row in rows], pa.bool_()),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=DOWN)
+
+
+def batch_to_finished(batch: pa.RecordBatch) -> list[Finished]:
+    """The ends of requests in a batch of schema `DOWN`."""
+    usage = zip(*(part.to_pylist() for part in batch.column("usage").flatten()), strict=True)
+    columns = (batch.column(name).to_pylist() for name in ("request_id", "payload", "finish_reason", "error", "shared"))
+    return [
+        Finished(request_id, text, reason, Usage(*used), error and RowError(**error), shared)
+        for (request_id, text, reason, error, shared), used in zip(zip(*columns, strict=True), usage, strict=True)
+    ]
+
+
+def _names(column: str) -> list[str]:
+    return [part.name for part in DOWN.field(column).type]
+
+
+def failure_to_dict(failure: EngineFailure) -> dict[str, str]:
+    """A failure of a whole stream, for the wire."""
+    return {"condition": failure.condition, "message": failure.message, "remedy": failure.remedy}
+
+
+def to_metadata(message: dict[str, Any]) -> bytes:
+    """A JSON message that travels beside batches: `totals`, `failure`, `report`."""
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+def from_metadata(buffer: pa.Buffer | None) -> dict[str, Any]:
+    """The JSON message beside a batch; {} where there is none."""
+    return json.loads(buffer.to_pybytes()) if buffer is not None else {}

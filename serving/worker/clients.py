@@ -1,0 +1,87 @@
+"""Clients of the worker: what each query was given, and the answers remembered for it."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from spark_llm.serving.core import Finished, RowError
+from spark_llm.serving.totals import ClientTotals, add_totals
+from spark_llm.serving.worker.memo import AnswerMemo
+
+QUERY_END_SECONDS = 30.0
+"""A client without a stream for so long has ended: between two stages of a query no stream is open."""
+KEPT_CLIENTS = 200
+
+
+class Client:
+    """One query: its totals, its counters and its memo. The front's lock guards it."""
+
+    def __init__(self, name: str, pool: str, memo_bytes: int) -> None:
+        self.name, self.pool = name, pool
+        self.memo = AnswerMemo(memo_bytes)
+        self.totals = ClientTotals()
+        self.streams = 0
+        self.last_seen = self.started = time.time()
+        self._counts = dict.fromkeys(("rows", "calls", "shared", "prompt", "cached", "output"), 0)
+
+    def count(self, row: Finished) -> None:
+        """Account one finished request of this client."""
+        counts, usage = self._counts, row.usage
+        counts["rows"] += 1
+        counts["shared" if row.shared else "calls"] += 1
+        counts["prompt"] += usage.prompt
+        counts["cached"] += usage.cached
+        counts["output"] += usage.output
+        self.report(1, [row.error] if row.error else [])
+
+    def report(self, calls: int, errors: Sequence[RowError]) -> None:
+        self.totals = add_totals(self.totals, calls, errors)
+
+    def stats(self) -> dict[str, Any]:
+        return {
+            "client": self.name,
+            "pool": self.pool,
+            "streams": self.streams,
+            "started": self.started,
+            "last_seen": self.last_seen,
+            "errors": self.totals.errors,
+            "memo_bytes": self.memo.bytes,
+            **self._counts,
+        }
+
+
+class Clients:
+    """All clients that the front has seen lately. The front's lock guards it."""
+
+    def __init__(self, memo_bytes: int) -> None:
+        self._memo_bytes = memo_bytes
+        self._clients: OrderedDict[str, Client] = OrderedDict()
+
+    def open(self, name: str, pool: str) -> Client:
+        """The client of a stream that has just been opened."""
+        client = self._clients.setdefault(name, Client(name, pool, self._memo_bytes))
+        client.streams += 1
+        return client
+
+    def close(self, client: Client) -> None:
+        """One of the client's streams has ended."""
+        client.streams -= 1
+        client.last_seen = time.time()
+
+    @property
+    def streams(self) -> int:
+        return sum(client.streams for client in self._clients.values())
+
+    def expire(self, now: float) -> None:
+        """Forget the answers of ended queries, and the oldest ended queries themselves."""
+        ended = [c for c in self._clients.values() if not c.streams and now - c.last_seen > QUERY_END_SECONDS]
+        for client in ended:
+            client.memo.clear()
+        for client in ended[: max(0, len(self._clients) - KEPT_CLIENTS)]:
+            del self._clients[client.name]
+
+    def stats(self) -> list[dict[str, Any]]:
+        return [client.stats() for client in self._clients.values()]

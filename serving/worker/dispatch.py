@@ -1,0 +1,236 @@
+"""The requests of one model: merged, remembered, sent to its replica, and asked again after a crash.
+
+No second queue: requests go to the replica at once, where the engine's scheduler orders them. Only after a crash are
+they held back: the rows that were in flight are tried in groups, each crash splitting its group, until the row that
+ends the process stands alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+from spark_llm.serving.core import EngineFailure, Finished, Usage
+from spark_llm.serving.protocol import DOWN, batch_to_finished
+from spark_llm.serving.worker.process import ReplicaProcess
+from spark_llm.serving.worker.question import Deliveries, Question, deliver, lost_row, send, send_cancel
+from spark_llm.serving.worker.stream import Stream
+
+SPLIT = 32
+MAX_CRASHES = 3
+"""A row that is alone in flight at a crash, and was in flight at so many, is given up."""
+MAX_FRUITLESS_CRASHES = 8
+"""Crashes in a row without a single answer, after which the model is given up."""
+
+Starter = Callable[
+    [Callable[[ReplicaProcess, dict[str, Any], pa.Buffer], None], Callable[[ReplicaProcess], None]],
+    ReplicaProcess,
+]
+
+
+class Dispatch:
+    """All streams of one model. `lock` is the front's; nothing is sent while it is held."""
+
+    def __init__(self, start: Starter, lock: threading.RLock, log: str) -> None:
+        self._start, self._lock, self._log = start, lock, log
+        self._ids = itertools.count()
+        self._replica: ReplicaProcess | None = None
+        self._sent: dict[int, Question] = {}
+        self._held: deque[list[Question]] = deque()
+        self._by_key: dict[Hashable, Question] = {}
+        self._fruitless = 0
+
+    def start(self) -> ReplicaProcess:
+        """The running replica, started if need be; raises EngineFailure when its Python does not run."""
+        with self._lock:
+            if self._replica is None:
+                self._replica = self._start(self._on_frame, self._on_exit)
+            return self._replica
+
+    def ask(self, stream: Stream, batch: pa.RecordBatch) -> None:
+        """Take a batch of requests: answer from the memo, join equal questions in flight, send the rest."""
+        size = batch.nbytes // max(1, batch.num_rows)
+        columns = (batch.column(name).to_pylist() for name in ("request_id", "identity", "seed"))
+        known: list[Finished] = []
+        with self._lock:
+            replica = self.start()
+            fresh: list[Question] = []
+            for row, (request_id, identity, seed) in enumerate(zip(*columns, strict=True)):
+                key = None if identity is None else (stream.pool, stream.asked_as, identity, seed)
+                if key is not None and (answer := stream.client.memo.get(key)) is not None:
+                    known.append(Finished(request_id, *answer, shared=True))
+                    stream.client.count(known[-1])
+                    continue
+                question = self._by_key.get(key) if key is not None else None
+                if question is None:
+                    question = Question(next(self._ids), key, batch, row, size, stream.call, stream.client.name)
+                    fresh.append(question)
+                    if key is not None:
+                        self._by_key[key] = question
+                question.waiters.append((stream, request_id))
+                stream.open[request_id] = question
+            stream.take_room(size * (batch.num_rows - len(known)))
+            ready = self._admit(fresh)
+        if known:
+            stream.deliver(known, 0)
+        send(replica, ready)
+
+    def _admit(self, fresh: list[Question]) -> list[Question]:
+        """Those of `fresh` to send now: all, unless suspects of a crash are being tried."""
+        if self._held or (self._fruitless and self._sent):
+            self._held.append(fresh)
+            return []
+        self._sent.update((question.id, question) for question in fresh)
+        return fresh
+
+    def cancel(self, stream: Stream) -> None:
+        """Forget everything this stream waits for; what others wait for too goes on."""
+        with self._lock:
+            for request_id, question in stream.open.items():
+                question.waiters.remove((stream, request_id))
+            dropped = [question for question in stream.open.values() if not question.waiters]
+            stream.open.clear()
+            for question in dropped:
+                self._drop(question)
+            replica = self._replica
+        if replica is not None and dropped:
+            send_cancel(replica, dropped)
+            self._send_held()
+
+    def _drop(self, question: Question) -> None:
+        self._sent.pop(question.id, None)
+        key = question.key
+        if key is not None and self._by_key.get(key) is question:
+            del self._by_key[key]
+
+    def _on_frame(self, replica: ReplicaProcess, head: dict[str, Any], body: pa.Buffer) -> None:
+        match head["op"]:
+            case "ready":
+                replica.capacity = head["capacity"]
+            case "stats":
+                replica.stats = head["stats"]
+            case "failed":
+                self.fail(EngineFailure(**head["failure"]))
+            case "finished":
+                self._on_finished(batch_to_finished(pa.ipc.read_record_batch(body, DOWN)))
+
+    def _on_finished(self, rows: Sequence[Finished]) -> None:
+        deliveries: Deliveries = {}
+        with self._lock:
+            self._fruitless = 0
+            for row in rows:
+                if (question := self._sent.get(row.request_id)) is not None:
+                    self._settle(question, row, deliveries)
+        deliver(deliveries)
+        self._send_held()
+
+    def _settle(self, question: Question, row: Finished, deliveries: Deliveries) -> None:
+        self._drop(question)
+        for number, (stream, request_id) in enumerate(question.waiters):
+            usage = Usage() if number else row.usage
+            own = Finished(request_id, row.text, row.finish_reason, usage, row.error, shared=number > 0)
+            stream.open.pop(request_id, None)
+            stream.client.count(own)
+            if question.key is not None and row.text is not None:
+                stream.client.memo.put(question.key, (row.text, row.finish_reason))
+            deliveries.setdefault(stream, []).append((own, question.size))
+
+    def _send_held(self) -> None:
+        """Send the next group that was held back, once nothing else is in flight."""
+        with self._lock:
+            group: list[Question] = []
+            while self._held and not self._sent and not group:
+                group = [question for question in self._held.popleft() if question.waiters]
+            self._sent.update((question.id, question) for question in group)
+            replica = self._replica
+        if replica is not None:
+            send(replica, group)
+
+    def _on_exit(self, replica: ReplicaProcess) -> None:
+        """The replica's process has ended; whoever was in flight is asked again."""
+        deliveries: Deliveries = {}
+        with self._lock:
+            if self._replica is not replica:
+                return
+            self._replica = None
+            lost, self._sent = list(self._sent.values()), {}
+            self._fruitless += bool(lost)
+            for question in lost:
+                question.crashes += 1
+            failure = self._give_up(replica)
+            if failure is None and len(lost) == 1 and lost[0].crashes >= MAX_CRASHES:
+                self._settle(lost[0], lost_row(lost[0]), deliveries)
+            elif failure is None and lost:
+                width = -(-len(lost) // SPLIT)
+                self._held.extendleft([lost[i : i + width] for i in reversed(range(0, len(lost), width))])
+            restart = failure is None and bool(self._held)
+        deliver(deliveries)
+        if failure is not None:
+            self.fail(failure, lost)
+        elif restart:
+            self._restart()
+
+    def _restart(self) -> None:
+        try:
+            self.start()
+        except EngineFailure as failure:
+            self.fail(failure)
+        else:
+            self._send_held()
+
+    def _give_up(self, replica: ReplicaProcess) -> EngineFailure | None:
+        remedy = f"Read its log at {self._log}"
+        if replica.capacity is None:
+            message = "the engine's process ended while it loaded the model."
+            return EngineFailure(condition="LLM_ENGINE_START", message=message, remedy=f"{remedy}.")
+        if self._fruitless > MAX_FRUITLESS_CRASHES:
+            message = f"the engine's process was lost {self._fruitless} times while rows were in flight."
+            remedy = f"{remedy}; memory is the usual cause: lower kv_tokens in spark.llm.engine.args."
+            return EngineFailure(condition="LLM_WORKER_LOST", message=message, remedy=remedy)
+        return None
+
+    def fail(self, failure: EngineFailure, lost: Iterable[Question] = ()) -> None:
+        """End every stream that waits for this model, and the replica; the next stream starts it anew."""
+        with self._lock:
+            questions = [*lost, *self._sent.values(), *itertools.chain.from_iterable(self._held)]
+            streams = {stream for question in questions for stream, _ in question.waiters}
+            replica, self._replica = self._replica, None
+            self._sent, self._by_key, self._fruitless = {}, {}, 0
+            self._held.clear()
+        for stream in streams:
+            stream.fail(failure)
+        if replica is not None:
+            replica.close()
+
+    def check_start(self, seconds: float) -> None:
+        """Give the replica up if it has not loaded its model within `seconds`."""
+        with self._lock:
+            replica = self._replica
+            waited = 0.0 if replica is None or replica.capacity else time.monotonic() - replica.started
+        if waited > seconds:
+            message = f"the model was not ready after spark.llm.worker.startSeconds = {seconds:g}."
+            remedy = f"Raise it, or read the worker's log at {self._log}."
+            self.fail(EngineFailure(condition="LLM_ENGINE_START", message=message, remedy=remedy))
+
+    def stats(self) -> dict[str, Any]:
+        """State of the replica, its own counters, and what is in flight."""
+        with self._lock:
+            replica, running = self._replica, len(self._sent)
+            waiting = sum(map(len, self._held))
+        if replica is None:
+            return {"state": "stopped", "in_flight": running, "held": waiting}
+        state = "ready" if replica.capacity else "loading"
+        counters = {"state": state, "pid": replica.pid, "in_flight": running, "held": waiting}
+        return {**counters, "capacity": replica.capacity, "counters": replica.stats}
+
+    def close(self) -> None:
+        """End the replica's process."""
+        with self._lock:
+            replica, self._replica = self._replica, None
+        if replica is not None:
+            replica.close()

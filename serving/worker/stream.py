@@ -1,0 +1,90 @@
+"""The front's end of one exchange."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from spark_llm.serving.core import EngineFailure, Finished
+from spark_llm.serving.protocol import StreamHeader, failure_to_dict, finished_to_batch, to_metadata
+from spark_llm.serving.worker.clients import Client
+
+if TYPE_CHECKING:
+    from pyarrow import flight
+    from spark_llm.serving.worker.question import Question
+
+
+@dataclass(slots=True)
+class _Delivery:
+    rows: list[Finished] = field(default_factory=list)
+    freed: int = 0
+    failure: EngineFailure | None = None
+    last: bool = False
+
+
+class Stream:
+    """Requests in flight of one exchange, bounded in bytes, and its outgoing queue.
+
+    `open` (guarded by the front's lock) maps the request ids in flight to their questions.
+    """
+
+    def __init__(self, header: StreamHeader, client: Client, inflight_bytes: int) -> None:
+        self.client, self.pool = client, header.pool
+        self.call = json.dumps(header.call.to_dict())
+        self.asked_as = header.model.key + json.dumps(asdict(replace(header.call, call_id="")))
+        self.open: dict[int, Question] = {}
+        self._limit = inflight_bytes
+        self._bytes = 0
+        self._room = threading.Condition()
+        self._outbox: queue.SimpleQueue[_Delivery] = queue.SimpleQueue()
+
+    def wait_for_room(self) -> None:
+        """Block while more bytes are in flight than allowed: the sender's flow control then stops the client."""
+        with self._room:
+            self._room.wait_for(lambda: self._bytes < self._limit)
+
+    def take_room(self, size: int) -> None:
+        with self._room:
+            self._bytes += size
+
+    def deliver(self, rows: list[Finished], freed: int) -> None:
+        self._outbox.put(_Delivery(rows, freed))
+
+    def fail(self, failure: EngineFailure) -> None:
+        """Tell the client that no further row can be answered."""
+        self._outbox.put(_Delivery(failure=failure))
+
+    def end(self) -> None:
+        """Let `send_to` return."""
+        self._outbox.put(_Delivery(last=True))
+
+    def send_to(self, writer: flight.MetadataRecordBatchWriter) -> None:
+        """Write deliveries until `end`; everything that waits goes into one batch."""
+        gone = False
+        while not (delivery := self._next()).last:
+            try:
+                if not gone:
+                    writer.write_with_metadata(finished_to_batch(delivery.rows), self._message(delivery))
+            except (pa.ArrowException, OSError):
+                gone = True  # the client went away: keep taking, so that the reading side sees it too and ends
+            with self._room:
+                self._bytes -= delivery.freed
+                self._room.notify()
+
+    def _next(self) -> _Delivery:
+        delivery = self._outbox.get()
+        while not (delivery.last or delivery.failure or self._outbox.empty()):
+            more = self._outbox.get()
+            rows, freed = delivery.rows + more.rows, delivery.freed + more.freed
+            delivery = _Delivery(rows, freed, more.failure, more.last)
+        return delivery
+
+    def _message(self, delivery: _Delivery) -> bytes:
+        message: dict[str, Any] = {"totals": asdict(self.client.totals)}
+        if delivery.failure is not None:
+            message["failure"] = failure_to_dict(delivery.failure)
+        return to_metadata(message)
