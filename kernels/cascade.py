@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +78,7 @@ def table_order(tables: Sequence[NDArray[np.int32]]) -> list[int]:
 
 def _shared_runs(queries: Sequence[Query], page_size: int) -> Iterator[tuple[int, int, int, int]]:
     """Yield (first request, last request, first page, last page) of each run worth sharing, trunks before branches."""
-    common = [_common(a.table, b.table) for a, b in zip(queries, queries[1:], strict=False)]
+    common = [_common(a.table, b.table) for a, b in pairwise(queries)]
     stack = [(0, len(queries), 0)]
     while stack:
         first, last, depth = stack.pop()
@@ -124,10 +125,7 @@ def _own(q: Query, begin: int, end: int, first_page: int, page_size: int) -> Ite
 
 def _private(items: list[tuple[Query, int]], page_size: int) -> Iterator[Group]:
     """What each request does not share, from its depth on, in padded groups of like size."""
-    rests = [
-        _Rest(q, depth, q.end - max(q.start, depth * page_size), q.end - depth * page_size)
-        for q, depth in items
-    ]
+    rests = [_Rest(q, depth, q.end - max(q.start, depth * page_size), q.end - depth * page_size) for q, depth in items]
     for bucket in _buckets(sorted((r for r in rests if r.queries > 0), key=lambda r: (r.queries, r.keys))):
         if len(bucket) == 1:
             rest = bucket[0]

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from spark_llm.kernels.attention import attend, attend_reference, merge_states
 from spark_llm.kernels.cascade import Group, Int, Query, plan_cascade
+from torch import Tensor
 
 Index = slice | Tensor
 
@@ -33,9 +32,7 @@ class PagedBatch:
     parts: tuple[Part, ...]
 
     @classmethod
-    def build(
-        cls, queries: Sequence[Query], page_size: int, *, dtype: torch.dtype, device: torch.device
-    ) -> PagedBatch:
+    def build(cls, queries: Sequence[Query], page_size: int, *, dtype: torch.dtype, device: torch.device) -> PagedBatch:
         tables = np.zeros((len(queries), max(len(q.table) for q in queries)), np.int32)
         for i, q in enumerate(queries):
             tables[i, : len(q.table)] = q.table
@@ -121,9 +118,7 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: PagedBat
     return out.to(q.dtype)
 
 
-def paged_attention_reference(
-    q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: PagedBatch, scale: float
-) -> Tensor:
+def paged_attention_reference(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: PagedBatch, scale: float) -> Tensor:
     """`paged_attention` by its formula, one request at a time."""
     outs = []
     for r, length in enumerate(batch.context_lens.tolist()):

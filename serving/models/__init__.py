@@ -1,1 +1,1 @@
-"""."""
+"""Decoder models: one class driven by a data-only configuration, weight names and model directories apart."""

@@ -1,0 +1,199 @@
+"""The native engine: paged prefix cache, continuous batching, constrained decoding, our own decoder."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from spark_llm.serving.cache.radix import PrefixCache, Tokens
+from spark_llm.serving.core import Capacity, EngineFailure, Finished, ModelRef, Request, RowError, Usage
+from spark_llm.serving.generation import Generation
+from spark_llm.serving.grammar import Grammar, GrammarCompiler, apply_masks
+from spark_llm.serving.model_runner import ModelRunner
+from spark_llm.serving.models.config import read_config
+from spark_llm.serving.models.decoder import Decoder, KVCache
+from spark_llm.serving.models.directory import find_model, model_identity, read_json
+from spark_llm.serving.models.weights import load_weights
+from spark_llm.serving.prompt import PromptComposer
+from spark_llm.serving.sampling import sample
+from spark_llm.serving.scheduler.scheduler import Scheduler
+from spark_llm.serving.scheduler.sequence import Sequence as TokenSequence
+from spark_llm.serving.settings import NativeSettings
+from spark_llm.serving.tokenizer import Tokenizer
+
+
+class NativeEngine:
+    """An `Engine` over a model directory.
+
+    Parameters
+    ----------
+    model : ModelRef
+        Its `args` are those of `NativeSettings`.
+
+    Raises
+    ------
+    EngineFailure
+        For an unknown, unsupported or incomplete model, and for unknown settings.
+    """
+
+    def __init__(self, model: ModelRef) -> None:
+        settings = NativeSettings.from_args(model.args)
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        directory = find_model(model.name)
+        self._tokenizer = Tokenizer(directory)
+        self._composer = PromptComposer(directory, self._tokenizer)
+        self._stop_ids = _stop_ids(directory)
+        self._runner, self._capacity = _load(directory, settings)
+        self._scheduler = Scheduler(
+            PrefixCache(self._runner.cache.k.shape[1], settings.page_size),
+            max_batch_tokens=settings.max_batch_tokens,
+            max_running=settings.max_running,
+        )
+        self._grammars: GrammarCompiler | None = None
+        self._active: dict[int, tuple[TokenSequence, Generation]] = {}
+        self._done: list[Finished] = []
+        self._totals = dict.fromkeys(("steps", "prompt_tokens", "cached_tokens", "output_tokens"), 0)
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        try:
+            prompts = self._composer.compose(requests)
+        except EngineFailure as failure:
+            self._done += [_failed(request, failure) for request in requests]
+            return
+        for request, prompt in zip(requests, prompts, strict=True):
+            try:
+                self._start(request, prompt)
+            except EngineFailure as failure:
+                self._done.append(_failed(request, failure))
+
+    def has_work(self) -> bool:
+        return bool(self._done or self._active)
+
+    def step(self) -> list[Finished]:
+        if self._active:
+            self._compute()
+        done, self._done = self._done, []
+        return done
+
+    def cancel(self, request_ids: Sequence[int]) -> None:
+        self._scheduler.cancel(request_ids)
+        for request_id in request_ids:
+            self._active.pop(request_id, None)
+        cancelled = set(request_ids)
+        self._done = [finished for finished in self._done if finished.request_id not in cancelled]
+
+    def capacity(self) -> Capacity:
+        return self._capacity
+
+    def stats(self) -> Mapping[str, float]:
+        """Also `prefill_tokens` (prompt tokens computed), `preemptions`, `evicted_tokens`."""
+        scheduler = self._scheduler
+        return {
+            **self._totals,
+            "running": len(scheduler.running),
+            "waiting": len(scheduler.waiting),
+            "prefill_tokens": scheduler.prefill_tokens,
+            "preemptions": scheduler.preemptions,
+            "evicted_tokens": scheduler.cache.evicted_tokens,
+        }
+
+    def check_integrity(self) -> None:
+        """Assert that every page of the KV cache is accounted for."""
+        self._scheduler.check_integrity()
+
+    def close(self) -> None:
+        self.cancel(list(self._active))
+
+    def _start(self, request: Request, prompt: Tokens) -> None:
+        call, limit = request.call, self._capacity.max_length
+        if not len(prompt):
+            raise EngineFailure("LLM_ROW_FAILED", "the engine could not answer this row: the prompt is empty.")
+        if len(prompt) >= limit:
+            message = f"prompt of {len(prompt)} tokens exceeds the model's context of {limit}."
+            raise EngineFailure("LLM_PROMPT_TOO_LONG", message)
+        most = min(call.max_tokens, limit - len(prompt))
+        seed = secrets.randbits(63) if request.seed is None else request.seed
+        generation = Generation(call, self._tokenizer, self._grammar(request), self._stop_ids, most, seed)
+        sequence = TokenSequence(request.request_id, prompt, most)
+        self._active[request.request_id] = sequence, generation
+        self._extend(sequence, generation.begin())
+        if generation.finish_reason is None:
+            self._scheduler.add(sequence)
+        else:
+            self._report(sequence, generation)
+
+    def _grammar(self, request: Request) -> Grammar | None:
+        constraint = request.call.constraint
+        if constraint.kind == "none":
+            return None
+        if self._grammars is None:
+            vocab_size = self._runner.decoder.config.vocab_size
+            self._grammars = GrammarCompiler(self._tokenizer, vocab_size, self._stop_ids)
+        return self._grammars.matcher(constraint)
+
+    def _compute(self) -> None:
+        step = self._scheduler.schedule()
+        if not step.chunks:  # a lone sequence gave back its pages, and is admitted again by the next step
+            return
+        self._totals["steps"] += 1
+        chunks, logits = self._runner.run(step)
+        due = [self._active[chunk.sequence.request_id] for chunk in chunks]
+        if not due:
+            return
+        masks = {i: generation.mask for i, (_, generation) in enumerate(due) if generation.mask is not None}
+        apply_masks(logits, masks)
+        for (sequence, generation), token in zip(
+            due, sample(logits, [generation.draw for _, generation in due]), strict=True
+        ):
+            self._extend(sequence, generation.extend(token))
+            if generation.finish_reason is not None:
+                self._scheduler.finish(sequence)
+                self._report(sequence, generation)
+
+    def _extend(self, sequence: TokenSequence, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            sequence.append(token)
+
+    def _report(self, sequence: TokenSequence, generation: Generation) -> None:
+        del self._active[sequence.request_id]
+        usage = Usage(sequence.prompt_length, sequence.cached or 0, generation.count)
+        self._totals["prompt_tokens"] += usage.prompt
+        self._totals["cached_tokens"] += usage.cached
+        self._totals["output_tokens"] += usage.output
+        reason = generation.finish_reason
+        assert reason is not None, "an answer is reported when it is finished"
+        error = None
+        if reason == "error":
+            detail = "the engine could not answer this row: the model left the constraint."
+            error = RowError("LLM_ROW_FAILED", detail)
+        text = None if error else generation.text
+        self._done.append(Finished(sequence.request_id, text, reason, usage, error))
+
+
+def _load(directory: Path, settings: NativeSettings) -> tuple[ModelRunner, Capacity]:
+    config = read_config(read_json(directory / "config.json"))
+    device = settings.torch_device()
+    dtype = settings.torch_dtype(device)
+    pages = settings.kv_pages(config, dtype, device)
+    max_length = min(settings.max_length or config.max_positions, config.max_positions, pages * settings.page_size)
+    weights = load_weights(directory, config, dtype=dtype, device=device)
+    cache = KVCache.zeros(config, pages, settings.page_size, dtype, device)
+    capacity = Capacity(pages * settings.page_size, max_length, settings.max_running, model_identity(directory))
+    return ModelRunner(Decoder(config, weights, max_length), cache), capacity
+
+
+def _stop_ids(directory: Path) -> frozenset[int]:
+    """The tokens that end an answer, by generation_config.json or else config.json."""
+    for file in ("generation_config.json", "config.json"):
+        ids = read_json(directory / file).get("eos_token_id")
+        if ids is not None:
+            return frozenset([ids] if isinstance(ids, int) else ids)
+    return frozenset()
+
+
+def _failed(request: Request, failure: EngineFailure) -> Finished:
+    error = RowError(failure.condition, failure.message)
+    return Finished(request.request_id, None, "error", error=error)

@@ -1,0 +1,81 @@
+"""The text side of one answer: constraint, stop strings, length, and the tokens that need no model."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from spark_llm.serving.core import Call, FinishReason
+from spark_llm.serving.grammar import Grammar, Mask
+from spark_llm.serving.sampling import Draw
+from spark_llm.serving.tokenizer import Tokenizer
+
+
+class Generation:
+    """Accepts an answer's tokens one by one until `finish_reason` is set.
+
+    Parameters
+    ----------
+    limit : int
+        Longest answer in tokens.
+    seed : int
+        Of the draws, where the call's temperature asks for any.
+    """
+
+    def __init__(
+        self, call: Call, tokenizer: Tokenizer, grammar: Grammar | None, stop_ids: frozenset[int], limit: int, seed: int
+    ) -> None:
+        self._call, self._grammar, self._stop_ids, self._limit, self._seed = call, grammar, stop_ids, limit, seed
+        self._stream = tokenizer.stream()
+        self.text, self.count = "", 0
+        self.finish_reason: FinishReason | None = None
+
+    @property
+    def mask(self) -> Mask | None:
+        """Tokens allowed next; None allows all."""
+        return None if self._grammar is None else self._grammar.mask
+
+    @property
+    def draw(self) -> Draw:
+        """How to choose the next token."""
+        return Draw(self._call.temperature, self._call.top_p, self._seed, self.count)
+
+    def begin(self) -> list[int]:
+        """Tokens with which every answer starts."""
+        return [] if self._grammar is None else self._accept(self._grammar.forced())
+
+    def extend(self, token: int) -> list[int]:
+        """Accept the chosen token; returns it and the tokens that it forces, without one that ends the answer."""
+        return self._accept([token])
+
+    def _accept(self, tokens: Iterable[int]) -> list[int]:
+        queue, accepted = deque(tokens), []
+        while queue and self.finish_reason is None:
+            token = queue.popleft()
+            if token in self._stop_ids:
+                self.finish_reason = "stop"
+            elif self._grammar is not None and not self._grammar.accept(token):
+                self.finish_reason = "error"
+            else:
+                accepted.append(token)
+                self._append(token)
+                if self._grammar is not None and not queue:
+                    queue.extend(self._grammar.forced())
+        return accepted
+
+    def _append(self, token: int) -> None:
+        self.count += 1
+        searched = len(self.text)
+        self.text += self._stream.add(token)
+        if self._cut_at_stop_string(searched) or (self._grammar is not None and self._grammar.finished):
+            self.finish_reason = "stop"
+        elif self.count == self._limit:
+            self.finish_reason = "length"
+
+    def _cut_at_stop_string(self, searched: int) -> bool:
+        """End the text before the first stop string that reaches beyond the first `searched` characters."""
+        places = [self.text.find(stop, max(0, searched - len(stop) + 1)) for stop in self._call.stop]
+        found = [place for place in places if place >= 0]
+        if found:
+            self.text = self.text[: min(found)]
+        return bool(found)

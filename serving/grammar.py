@@ -1,0 +1,145 @@
+"""Constrained decoding: what a call's constraint allows next, by xgrammar (Dong et al., arXiv 2411.15100)."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from spark_llm.serving.core import Constraint, EngineFailure
+from spark_llm.serving.tokenizer import Tokenizer
+from torch import Tensor
+
+Mask = NDArray[np.int32]
+
+
+class GrammarCompiler:
+    """Compiles constraints for one tokenizer; equal ones once."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, stop_ids: frozenset[int]) -> None:
+        import xgrammar  # loaded by the first constrained call: it takes seconds
+
+        self._xgrammar, self._tokenizer, self.stop_ids = xgrammar, tokenizer, sorted(stop_ids)
+        backend = tokenizer.backend
+        vocab = sorted(backend.get_vocab(with_added_tokens=True).items(), key=lambda entry: entry[1])
+        encoded = [""] * (vocab[-1][1] + 1)
+        for token, token_id in vocab:
+            encoded[token_id] = token
+        info = xgrammar.TokenizerInfo(
+            encoded,
+            vocab_size=vocab_size,
+            stop_token_ids=self.stop_ids,
+            **xgrammar.TokenizerInfo._detect_metadata_from_hf(backend.to_str()),
+        )
+        self._compiler = xgrammar.GrammarCompiler(info, max_threads=1)
+        self._compiled: dict[tuple[str, str], Any] = {}
+        self.words = -(-vocab_size // 32)
+        self._only_stop = _mask_of(self.stop_ids, self.words)
+
+    def matcher(self, constraint: Constraint) -> Grammar:
+        """A matcher at the start of an answer.
+
+        Raises
+        ------
+        EngineFailure
+            `LLM_BAD_CONSTRAINT` for what xgrammar does not accept.
+        """
+        value = constraint.value if isinstance(constraint.value, str) else json.dumps(constraint.value)
+        key = (constraint.kind, value)
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(constraint, value)
+        return Grammar(self._xgrammar.GrammarMatcher(self._compiled[key]), self._tokenizer, self._only_stop)
+
+    def _compile(self, constraint: Constraint, value: str) -> Any:
+        try:
+            if constraint.kind == "choices":
+                return self._compiler.compile_grammar(_choices_grammar(constraint.value))
+            if constraint.kind == "regex":
+                return self._compiler.compile_regex(value)
+            return self._compiler.compile_json_schema(value, any_whitespace=False)
+        except (RuntimeError, ValueError) as failure:
+            raise bad_constraint(constraint.kind, _reason(failure)) from failure
+
+
+class Grammar:
+    """Where one answer stands in its grammar."""
+
+    def __init__(self, matcher: Any, tokenizer: Tokenizer, only_stop: Mask) -> None:
+        self._matcher, self._tokenizer, self._only_stop = matcher, tokenizer, only_stop
+        self.mask: Mask = np.empty(len(only_stop), np.int32)  # bit t of word t // 32: token t may come next
+        self._refresh()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing but the end can follow."""
+        return self._matcher.is_completed() and not (self.mask & ~self._only_stop).any()
+
+    def accept(self, token: int) -> bool:
+        """Advance by a token; False if the grammar does not allow it."""
+        if not self._matcher.accept_token(token):
+            return False
+        self._refresh()
+        return True
+
+    def forced(self) -> list[int]:
+        """Tokens that can be appended without asking the model, because the grammar leaves no other text.
+
+        The forced text is tokenized as it stands. Its last token is left to the model, which may join it with what
+        follows, unless the grammar ends there (jump-forward decoding; SGLang, arXiv 2312.07104, section 4).
+        """
+        text = self._matcher.find_jump_forward_string()
+        tokens = self._tokenizer.encode(text).tolist() if text else []
+        ahead = Grammar(self._matcher.fork(), self._tokenizer, self._only_stop) if tokens else self
+        if not all(ahead.accept(token) for token in tokens):
+            tokens = []  # the tokenizer normalizes the text into another
+        elif not ahead.finished:
+            tokens = tokens[:-1]
+        return tokens or self._only_token()
+
+    def _only_token(self) -> list[int]:
+        words = np.flatnonzero(self.mask)
+        bits = int(self.mask.view(np.uint32)[words[0]]) if len(words) == 1 else 0
+        return [int(words[0]) * 32 + bits.bit_length() - 1] if bits.bit_count() == 1 else []
+
+    def _refresh(self) -> None:
+        self._matcher.fill_next_token_bitmask(self.mask[None], 0)
+
+
+def apply_masks(logits: Tensor, masks: dict[int, Mask]) -> None:
+    """Set logits [n, vocab] of tokens that a row's mask forbids to -inf, in place."""
+    if not masks:
+        return
+    words = torch.from_numpy(np.stack(list(masks.values()))).to(logits.device)
+    bits = (words[..., None] >> torch.arange(32, dtype=torch.int32, device=logits.device)) & 1
+    rows = torch.tensor(list(masks), device=logits.device)
+    allowed = bits.flatten(1)[:, : logits.shape[1]].bool()
+    logits[rows] = logits[rows].masked_fill(~allowed, -torch.inf)
+
+
+def bad_constraint(kind: str, detail: str) -> EngineFailure:
+    return EngineFailure(
+        "LLM_BAD_CONSTRAINT",
+        f"the {kind} is not usable: {detail}.",
+        "Correct it; JSON Schema and regular expressions follow xgrammar's subset.",
+    )
+
+
+def _choices_grammar(choices: Any) -> str:
+    if not choices or not all(isinstance(choice, str) and choice for choice in choices):
+        raise bad_constraint("choices", "it must be a list of texts, none of them empty")
+    return "root ::= " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
+
+
+def _mask_of(tokens: list[int], words: int) -> Mask:
+    mask = np.zeros(words, np.uint32)
+    for token in tokens:
+        mask[token // 32] |= np.uint32(1 << token % 32)
+    return mask.view(np.int32)
+
+
+def _reason(failure: Exception) -> str:
+    """xgrammar's message without time and source position."""
+    return re.sub(r"^\[[^]]*\] \S+: ", "", str(failure)).strip().rstrip(".").split("\n")[0][:200]

@@ -1,0 +1,91 @@
+"""The decoder's forward pass over the tokens of one step, with keys and values in the paged cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from spark_llm.kernels.kv_store import kv_copy, kv_store
+from spark_llm.kernels.paged_attention import PagedBatch, paged_attention
+from spark_llm.kernels.rms_norm import add_rms_norm, rms_norm
+from spark_llm.kernels.rotary import rotate
+from spark_llm.kernels.silu_and_mul import silu_and_mul
+from spark_llm.serving.models.config import DecoderConfig
+from spark_llm.serving.models.rope import rope_table
+from spark_llm.serving.models.weights import DecoderWeights, LayerWeights
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class KVCache:
+    """Keys and values of all layers, by page; zeroed, so that padded reads are finite."""
+
+    k: Tensor  # [layers, pages, P, Hkv, D]
+    v: Tensor
+
+    @classmethod
+    def zeros(
+        cls, config: DecoderConfig, pages: int, page_size: int, dtype: torch.dtype, device: torch.device
+    ) -> KVCache:
+        shape = (config.num_layers, pages, page_size, config.num_kv_heads, config.head_dim)
+        return cls(torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
+
+
+@dataclass(frozen=True, slots=True)
+class StepInput:
+    """The tokens of a step and where their keys and values go."""
+
+    token_ids: Tensor  # [T]
+    positions: Tensor  # [T]
+    slots: Tensor  # [T]
+    copies: tuple[Tensor, Tensor] | None  # slots copied after each layer's store: source, target
+    batch: PagedBatch
+    logit_rows: Tensor  # [n]: the rows whose next token is asked for
+
+
+class Decoder:
+    """A model of the families in `config.ARCHITECTURES`."""
+
+    def __init__(self, config: DecoderConfig, weights: DecoderWeights, max_length: int) -> None:
+        self.config, self.weights = config, weights
+        embedding = weights.embedding
+        tables = rope_table(config.rope, config.head_dim, max_length)
+        self.cos, self.sin = (table.to(embedding.device, embedding.dtype)[:, None] for table in tables)
+
+    @torch.inference_mode()
+    def forward(self, step: StepInput, cache: KVCache) -> Tensor:
+        """Compute the step, store its keys and values, and return logits [n, vocab] in float32."""
+        eps = self.config.norm_eps
+        rotation = self.cos[step.positions], self.sin[step.positions]
+        residual = self.weights.embedding[step.token_ids]
+        x = rms_norm(residual, self.weights.layers[0].input_norm, eps)
+        for i, layer in enumerate(self.weights.layers):
+            x = self._attention(x, layer, step, cache.k[i], cache.v[i], rotation)
+            x, residual = add_rms_norm(x, residual, layer.post_norm, eps)
+            x = layer.down(silu_and_mul(layer.gate_up(x)))
+            if i + 1 < len(self.weights.layers):
+                x, residual = add_rms_norm(x, residual, self.weights.layers[i + 1].input_norm, eps)
+        rows = step.logit_rows
+        x, _ = add_rms_norm(x[rows], residual[rows], self.weights.norm, eps)
+        return self.weights.head(x).float()
+
+    def _attention(
+        self,
+        x: Tensor,
+        layer: LayerWeights,
+        step: StepInput,
+        k_cache: Tensor,
+        v_cache: Tensor,
+        rotation: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        config = self.config
+        heads = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
+        q, k, v = layer.qkv(x).view(len(x), -1, config.head_dim).split(heads, dim=1)
+        if layer.q_norm is not None and layer.k_norm is not None:
+            q, k = rms_norm(q, layer.q_norm, config.norm_eps), rms_norm(k, layer.k_norm, config.norm_eps)
+        q, k = rotate(q, *rotation), rotate(k, *rotation)
+        kv_store(k, v, k_cache, v_cache, step.slots)
+        if step.copies is not None:
+            kv_copy(k_cache, v_cache, *step.copies)
+        out = paged_attention(q, k_cache, v_cache, step.batch, config.head_dim**-0.5)
+        return layer.output(out.flatten(1))

@@ -1,0 +1,69 @@
+"""Where a model lies, what identifies it, and its JSON files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from spark_llm.serving.core import EngineFailure
+from spark_llm.serving.models.weights import weight_files
+
+HUB_FILES = ("*.json", "*.jinja", "*.safetensors")
+DEFAULT_MODEL = "default_model"
+"""Folder of the embedded model inside the package."""
+
+
+def find_model(name: str) -> Path:
+    """The directory of a model: a path, `default` for the embedded one, or a name that the hub knows.
+
+    Raises
+    ------
+    EngineFailure
+        `LLM_UNKNOWN_MODEL`.
+    """
+    directory = Path(str(files("spark_llm") / DEFAULT_MODEL)) if name == "default" else Path(name)
+    if (directory / "config.json").exists():
+        return directory
+    if name == "default" or directory.exists() or Path(name).is_absolute():
+        raise _unknown(name, "the directory has no config.json" if directory.exists() else "no such directory")
+    return _from_hub(name)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The content of a JSON file; empty if it does not exist."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def model_identity(directory: Path) -> str:
+    """Hash of what decides the answers: small files by content, weights by size and safetensors header."""
+    digest = hashlib.sha256()
+    small = [p for p in directory.iterdir() if p.suffix in {".json", ".jinja"}]
+    for file in sorted(small):
+        digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    for file in weight_files(directory):
+        with file.open("rb") as stream:
+            header = stream.read(int.from_bytes(stream.read(8), "little"))
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode() + hashlib.sha256(header).digest())
+    return digest.hexdigest()
+
+
+def _from_hub(name: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download  # optional: the package works without a hub
+    except ImportError:
+        raise _unknown(name, "huggingface_hub is not installed") from None
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+    except Exception as failure:  # whatever the hub's client raises, the model cannot be had
+        raise _unknown(name, f"the hub could not provide it ({type(failure).__name__})") from failure
+
+
+def _unknown(name: str, detail: str) -> EngineFailure:
+    return EngineFailure(
+        "LLM_UNKNOWN_MODEL",
+        f"model '{name}' is neither a directory with config.json nor known to the hub: {detail}.",
+        "Set spark.llm.model to a model directory, a hub name where a hub can be reached, or 'default'.",
+    )

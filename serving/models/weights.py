@@ -1,0 +1,133 @@
+"""Weights: memory-mapped safetensors files, Hugging Face's names, and the decoder's fused layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import safe_open
+from spark_llm.serving.core import EngineFailure
+from spark_llm.serving.models.config import DecoderConfig
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    weight: Tensor  # [out, in]
+    bias: Tensor | None = None  # [out]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.linear(x, self.weight, self.bias)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    input_norm: Tensor
+    qkv: Linear  # rows of q, k, v
+    output: Linear
+    post_norm: Tensor
+    gate_up: Linear  # rows of gate, up
+    down: Linear
+    q_norm: Tensor | None = None  # [head_dim]
+    k_norm: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderWeights:
+    embedding: Tensor  # [vocab, hidden]
+    layers: tuple[LayerWeights, ...]
+    norm: Tensor
+    head: Linear
+
+
+class Source(Protocol):
+    def __call__(self, name: str) -> Tensor:
+        """The tensor of that name, in the dtype and on the device asked for."""
+
+
+def load_weights(directory: Path, config: DecoderConfig, *, dtype: torch.dtype, device: torch.device) -> DecoderWeights:
+    """Read a checkpoint of one safetensors file, or of several with an index.
+
+    Raises
+    ------
+    EngineFailure
+        `LLM_ENGINE_START` when there are no safetensors files, or a tensor is missing or of another shape.
+    """
+    with ExitStack() as stack:
+        opened = {
+            file: stack.enter_context(safe_open(directory / file, framework="pt"))
+            for file in sorted(set(_locate(directory).values()))
+        }
+        where = {name: handle for handle in opened.values() for name in handle.keys()}  # noqa: SIM118 - no mapping
+
+        def source(name: str) -> Tensor:
+            if name not in where:
+                raise _unreadable(directory, f"the checkpoint has no tensor '{name}'")
+            return where[name].get_tensor(name).to(device=device, dtype=dtype)
+
+        weights = hugging_face_decoder(source, config)
+    if weights.embedding.shape != (config.vocab_size, config.hidden_size):
+        raise _unreadable(directory, "the embedding's shape is not that of config.json")
+    return weights
+
+
+def hugging_face_decoder(source: Source, config: DecoderConfig) -> DecoderWeights:
+    """Assemble the weights by the names that Llama, Qwen2 and Qwen3 share."""
+
+    def linear(*names: str, bias: bool) -> Linear:
+        parts = [source(f"{name}.weight") for name in names]
+        biases = [source(f"{name}.bias") for name in names] if bias else []
+        return Linear(_cat(parts), _cat(biases) if biases else None)
+
+    def layer(prefix: str) -> LayerWeights:
+        attention, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
+        return LayerWeights(
+            input_norm=source(f"{prefix}.input_layernorm.weight"),
+            qkv=linear(*(f"{attention}.{part}_proj" for part in "qkv"), bias=config.qkv_bias),
+            output=linear(f"{attention}.o_proj", bias=config.output_bias),
+            post_norm=source(f"{prefix}.post_attention_layernorm.weight"),
+            gate_up=linear(f"{mlp}.gate_proj", f"{mlp}.up_proj", bias=config.mlp_bias),
+            down=linear(f"{mlp}.down_proj", bias=config.mlp_bias),
+            q_norm=source(f"{attention}.q_norm.weight") if config.qk_norm else None,
+            k_norm=source(f"{attention}.k_norm.weight") if config.qk_norm else None,
+        )
+
+    embedding = source("model.embed_tokens.weight")
+    return DecoderWeights(
+        embedding=embedding,
+        layers=tuple(layer(f"model.layers.{i}") for i in range(config.num_layers)),
+        norm=source("model.norm.weight"),
+        head=Linear(embedding if config.tied_embeddings else source("lm_head.weight")),
+    )
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The checkpoint's safetensors files."""
+    return sorted({directory / file for file in _locate(directory).values()})
+
+
+def _locate(directory: Path) -> Mapping[str, str]:
+    """Tensor name to file name, from the index; without one, the one file stands under ''."""
+    index = directory / "model.safetensors.index.json"
+    if index.exists():
+        return json.loads(index.read_text())["weight_map"]
+    if (directory / "model.safetensors").exists():
+        return {"": "model.safetensors"}
+    raise _unreadable(directory, "it has neither model.safetensors nor model.safetensors.index.json")
+
+
+def _cat(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _unreadable(directory: Path, detail: str) -> EngineFailure:
+    return EngineFailure(
+        "LLM_ENGINE_START",
+        f"engine 'native' cannot serve model '{directory}': {detail}.",
+        "Use a complete checkpoint in the safetensors format.",
+    )

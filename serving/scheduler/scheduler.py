@@ -1,0 +1,199 @@
+"""Continuous batching with chunked prefill under a token budget, over the paged prefix cache.
+
+A step first continues the running sequences, in order of admission (one token each in decode, more while a prompt is
+still being computed), then admits waiting ones while budget and pages last. What a step will compute enters the prefix
+tree when it is scheduled: keys and values of all tokens of a step are stored before any of its attention runs, layer by
+layer, so sequences of the same step can share what one of them computes, and no prefix is ever computed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from spark_llm.serving.cache.pages import Pages
+from spark_llm.serving.cache.radix import PrefixCache
+from spark_llm.serving.scheduler.policy import FirstComeFirstServed, Policy
+from spark_llm.serving.scheduler.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Positions start:end of a sequence, computed in this step."""
+
+    sequence: Sequence
+    start: int
+    end: int
+    table: Pages
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the step computes all known tokens, so that its logits give the next one."""
+        return self.end == len(self.sequence)
+
+
+@dataclass(frozen=True, slots=True)
+class PageCopy:
+    """The first `tokens` tokens of page `source` are copied to page `target`, in each layer after the step's stores."""
+
+    source: int
+    target: int
+    tokens: int
+
+
+@dataclass(slots=True)
+class Step:
+    """What to compute next. `copies` are in order: a source may be the target of an earlier one."""
+
+    chunks: list[Chunk] = field(default_factory=list)
+    copies: list[PageCopy] = field(default_factory=list)
+
+
+class Scheduler:
+    """Owns the sequences from `add` to `finish` or `cancel`, and their pages."""
+
+    def __init__(
+        self, cache: PrefixCache, *, max_batch_tokens: int, max_running: int, policy: Policy | None = None
+    ) -> None:
+        self.cache = cache
+        self.max_batch_tokens, self.max_running = max_batch_tokens, max_running
+        self.policy = policy or FirstComeFirstServed()
+        self.waiting: dict[int, Sequence] = {}
+        self.running: dict[int, Sequence] = {}
+        self.preemptions = self.prefill_tokens = 0
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence; its prompt and answer together must fit the cache."""
+        self.waiting[sequence.request_id] = sequence
+
+    def has_work(self) -> bool:
+        return bool(self.waiting or self.running)
+
+    def schedule(self) -> Step:
+        """Choose the tokens of the next step and give them pages; the caller must then compute it."""
+        step = Step()
+        budget, preempted = self._continue_running(step, self.max_batch_tokens)
+        if not preempted:
+            self._admit_waiting(step, budget)
+        return step
+
+    def finish(self, sequence: Sequence) -> None:
+        """Leave what was computed to the prefix cache and give back the pages."""
+        del self.running[sequence.request_id]
+        self._release(sequence)
+
+    def cancel(self, request_ids: Iterable[int]) -> None:
+        """Forget these sequences, where they are known."""
+        for request_id in request_ids:
+            self.waiting.pop(request_id, None)
+            if (sequence := self.running.get(request_id)) is not None:
+                self.finish(sequence)
+
+    def check_integrity(self) -> None:
+        """Assert the invariants of cache and sequences."""
+        self.cache.check_integrity(sequence.owned_pages for sequence in self.running.values())
+        for sequence in self.running.values():
+            assert len(sequence.table) == self.cache.pool.pages_for(sequence.computed), "a table of wrong length"
+            assert sequence.node is not None, "a running sequence without a place in the tree"
+            assert sequence.node.end <= sequence.computed, "the tree claims tokens that were not computed"
+
+    def _continue_running(self, step: Step, budget: int) -> tuple[int, bool]:
+        """Schedule the running sequences; also says whether one had to be preempted for lack of pages."""
+        preempted = False
+        for sequence in list(self.running.values()):
+            if sequence.request_id not in self.running or not budget:
+                continue
+            end = min(len(sequence), sequence.computed + budget)
+            while not self._grow(sequence, end):
+                preempted = True
+                victim = self.running.popitem()[1]  # the youngest; never scheduled before its elders
+                self._preempt(victim)
+                if victim is sequence:
+                    return budget, preempted
+            budget -= end - sequence.computed
+            self._compute(step, sequence, end)
+        return budget, preempted
+
+    def _admit_waiting(self, step: Step, budget: int) -> None:
+        admitted = []
+        for sequence in self.policy.order(self.waiting.values(), self.cache):
+            if not budget or len(self.running) >= self.max_running or not self._admit(step, sequence):
+                break
+            end = min(len(sequence), sequence.computed + budget)
+            if not self._grow(sequence, end):  # _admit has made sure that there are pages
+                message = "admission promised pages that are not there"
+                raise AssertionError(message)
+            budget -= end - sequence.computed
+            self._compute(step, sequence, end)
+            admitted.append(sequence.request_id)
+        for request_id in admitted:
+            del self.waiting[request_id]
+
+    def _admit(self, step: Step, sequence: Sequence) -> bool:
+        """Start a sequence behind its longest cached prefix, if all its known tokens fit beside the running ones."""
+        cache, size = self.cache, self.cache.page_size
+        node = cache.match(sequence.tokens[:-1])  # the last token is computed in any case: its logits are needed
+        cache.lock(node)
+        needed = cache.pool.pages_for(len(sequence)) - node.end // size + len(self.running)
+        if needed > cache.pool.available:
+            cache.unlock(node)
+            if self.running:
+                return False
+            cache.clear()  # alone, without the slack pages of a branchy path, it fits by the contract of `add`
+            node = cache.root
+            cache.lock(node)
+        sequence.node, sequence.computed = node, node.end
+        sequence.table, sequence.owned_from = cache.table(node), node.end // size
+        if sequence.cached is None:
+            sequence.cached = min(node.end, sequence.prompt_length)
+        if node.end % size:
+            self._own_partial_page(step, sequence)
+        self.running[sequence.request_id] = sequence
+        return True
+
+    def _own_partial_page(self, step: Step, sequence: Sequence) -> None:
+        source = int(sequence.table[-1])
+        own = self.cache.allocate(1)
+        assert own is not None, "admission promised pages that are not there"
+        sequence.table = np.concatenate([sequence.table[:-1], own])
+        step.copies.append(PageCopy(source, int(own[0]), sequence.computed % self.cache.page_size))
+
+    def _grow(self, sequence: Sequence, end: int) -> bool:
+        """Give the sequence pages up to position `end`."""
+        missing = self.cache.pool.pages_for(end) - len(sequence.table)
+        if missing <= 0:
+            return True
+        pages = self.cache.allocate(missing)
+        if pages is None:
+            return False
+        sequence.table = np.concatenate([sequence.table, pages])
+        return True
+
+    def _compute(self, step: Step, sequence: Sequence, end: int) -> None:
+        start, sequence.computed = sequence.computed, end
+        step.chunks.append(Chunk(sequence, start, end, sequence.table))
+        if start < sequence.prompt_length:
+            self.prefill_tokens += min(end, sequence.prompt_length) - start
+            self._insert(sequence, min(end, sequence.prompt_length))
+
+    def _insert(self, sequence: Sequence, end: int) -> None:
+        node = sequence.node
+        assert node is not None, "a running sequence without a place in the tree"
+        if end > node.end:
+            sequence.node = self.cache.insert(node, sequence.tokens[node.end : end], sequence.table)
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Back to the head of the queue; what the cache does not evict meanwhile is not computed again."""
+        self._release(sequence)
+        self.preemptions += 1
+        self.waiting = {sequence.request_id: sequence, **self.waiting}
+
+    def _release(self, sequence: Sequence) -> None:
+        self._insert(sequence, sequence.computed)
+        owned, node = sequence.owned_pages, sequence.node
+        assert node is not None, "a running sequence without a place in the tree"
+        self.cache.unlock(node)
+        self.cache.pool.unpin(owned)
+        self.cache.pool.release(owned)
+        sequence.reset()

@@ -1,0 +1,61 @@
+"""A request as the scheduler sees it: tokens, how many of them have their keys and values, and in which pages."""
+
+from __future__ import annotations
+
+import numpy as np
+from spark_llm.serving.cache.pages import Pages
+from spark_llm.serving.cache.radix import Node, Tokens
+
+
+class Sequence:
+    """Prompt and answer tokens of one request.
+
+    `computed` tokens have (or get in the step being scheduled) their keys and values in the pages of `table`; the pages
+    from index `owned_from` on are the sequence's own. `node` is the locked node of the prefix tree at which what the
+    sequence has inserted so far ends.
+    """
+
+    __slots__ = (
+        "_length",
+        "_tokens",
+        "cached",
+        "computed",
+        "node",
+        "owned_from",
+        "prompt_length",
+        "request_id",
+        "table",
+    )
+
+    def __init__(self, request_id: int, prompt: Tokens, max_new_tokens: int) -> None:
+        self.request_id = request_id
+        self.prompt_length = self._length = len(prompt)
+        self._tokens = np.zeros(len(prompt) + max_new_tokens, np.int32)
+        self._tokens[: len(prompt)] = prompt
+        self.cached: int | None = None  # prompt tokens not computed by this sequence; None before admission
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the keys and values, not the tokens."""
+        self.computed = self.owned_from = 0
+        self.table: Pages = np.empty(0, np.int32)
+        self.node: Node | None = None
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def tokens(self) -> Tokens:
+        return self._tokens[: self._length]
+
+    @property
+    def output(self) -> Tokens:
+        return self._tokens[self.prompt_length : self._length]
+
+    @property
+    def owned_pages(self) -> Pages:
+        return self.table[self.owned_from :]
+
+    def append(self, token: int) -> None:
+        self._tokens[self._length] = token
+        self._length += 1

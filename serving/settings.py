@@ -1,0 +1,83 @@
+"""Settings of the native engine: what `spark.llm.engine.args` may hold, and what `auto` means on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from spark_llm.serving.core import EngineFailure
+from spark_llm.serving.models.config import DecoderConfig
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+MEMORY_SHARE = 0.25
+"""Share of the host's (or half as much again of the GPU's free) memory that the KV cache may take by default."""
+MAX_DEFAULT_KV_TOKENS = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class NativeSettings:
+    """Engine arguments; 0 chooses by model and machine."""
+
+    dtype: str = "auto"
+    device: str = "auto"
+    kv_tokens: int = 0
+    max_batch_tokens: int = 2048
+    max_running: int = 256
+    max_length: int = 0
+    page_size: int = 16
+    threads: int = 0
+
+    @classmethod
+    def from_args(cls, args: Mapping[str, Any]) -> NativeSettings:
+        """Check names and types.
+
+        Raises
+        ------
+        EngineFailure
+            `LLM_BAD_CONF`, naming the accepted settings.
+        """
+        types = {field.name: type(field.default) for field in fields(cls)}
+        for name, value in args.items():
+            if name not in types:
+                raise _bad(args, f"unknown setting '{name}'; accepted: {', '.join(types)}")
+            if type(value) is not types[name] or (types[name] is int and value < 0):
+                raise _bad(args, f"'{name}' must be a {types[name].__name__}, not negative")
+        settings = cls(**args)
+        if settings.dtype not in {"auto", *DTYPES}:
+            raise _bad(args, f"'dtype' must be one of auto, {', '.join(DTYPES)}")
+        if not (settings.max_batch_tokens and settings.max_running and settings.page_size):
+            raise _bad(args, "'max_batch_tokens', 'max_running' and 'page_size' must be positive")
+        return settings
+
+    def torch_device(self) -> torch.device:
+        automatic = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device(automatic if self.device == "auto" else self.device)
+
+    def torch_dtype(self, device: torch.device) -> torch.dtype:
+        """bfloat16 on a GPU and on a CPU that multiplies it in hardware."""
+        if self.dtype != "auto":
+            return DTYPES[self.dtype]
+        fast = device.type != "cpu" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+
+    def kv_pages(self, config: DecoderConfig, dtype: torch.dtype, device: torch.device) -> int:
+        """Pages of the KV cache: as many tokens as asked for, else as the memory share holds, within bounds."""
+        tokens = self.kv_tokens
+        if not tokens:
+            fitting = int(_memory(device) * MEMORY_SHARE) // config.kv_bytes_per_token(dtype.itemsize)
+            tokens = min(fitting, MAX_DEFAULT_KV_TOKENS)
+        return max(1, tokens // self.page_size)
+
+
+def _memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return 2 * torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _bad(args: Mapping[str, Any], detail: str) -> EngineFailure:
+    message = f"spark.llm.engine.args = '{dict(args)}' is not usable: {detail}."
+    return EngineFailure("LLM_BAD_CONF", message, "See docs/configuration.md.")

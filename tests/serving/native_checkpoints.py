@@ -1,0 +1,118 @@
+"""Tiny random checkpoints of each family, written by transformers, and a byte-level BPE tokenizer trained on a few lines."""
+
+import json
+from pathlib import Path
+
+import tokenizers
+import torch
+import transformers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from spark_llm.serving.core import Call, Constraint, ModelRef, Request
+
+TEXT = [
+    "Is the review positive or negative? Answer true or false.",
+    '"review": "A warm and funny film with a great cast",\n"title": "The Lighthouse",\n',
+    "The quick brown fox jumps over the lazy dog 0123456789 {}[]:,\"' – naïve café",
+]
+SHAPE = {
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "bos_token_id": None,
+    "eos_token_id": 1,
+    "pad_token_id": None,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+FAMILIES = {
+    "llama": ("LlamaConfig", {}),
+    "llama-biased": ("LlamaConfig", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    "llama3": ("LlamaConfig", {"rope_parameters": LLAMA3}),
+    "llama-linear": (
+        "LlamaConfig",
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}},
+    ),
+    "qwen2": ("Qwen2Config", {"tie_word_embeddings": True}),
+    "qwen3": ("Qwen3Config", {"head_dim": 16}),
+}
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def train_tokenizer() -> tokenizers.Tokenizer:
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXT, trainer)
+    return tokenizer
+
+
+def write_checkpoint(directory: Path, family: str = "llama", *, shard: str | None = None, **changes) -> Path:
+    """A checkpoint with weights large enough that greedy answers depend on the whole prompt."""
+    name, special = FAMILIES[family]
+    torch.manual_seed(len(family))
+    config = getattr(transformers, name)(**(SHAPE | special | changes))
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2 if parameter.dim() > 1 else 0.5)
+    model.save_pretrained(directory, **({"max_shard_size": shard} if shard else {}))
+    train_tokenizer().save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": CHATML}))
+    return directory
+
+
+def oracle(directory: Path):
+    """The checkpoint in transformers, in float32."""
+    return transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+
+
+def oracle_greedy(model, prompt: list[int], count: int) -> list[int]:
+    ids = torch.tensor([prompt])
+    out = model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False, pad_token_id=0
+    )
+    return [t for t in out[0, len(prompt) :].tolist() if t != 1]
+
+
+def engine_for(directory: Path, **args):
+    from spark_llm.serving.engines.native import NativeEngine
+
+    return NativeEngine(ModelRef(str(directory), args={"dtype": "float32", "kv_tokens": 4096, "threads": 1, **args}))
+
+
+def requests_for(call: Call, rows: list[tuple[str, ...]], first_id: int = 0, seed: int | None = None) -> list[Request]:
+    return [Request(first_id + i, call, row, seed=seed) for i, row in enumerate(rows)]
+
+
+def drain(engine, *, check: bool = True) -> dict:
+    finished = {}
+    while engine.has_work():
+        finished |= {f.request_id: f for f in engine.step()}
+        if check:
+            engine.check_integrity()
+    return finished
+
+
+def constrained(kind: str, value, **options) -> Call:
+    return Call("c", "Question", constraint=Constraint(kind, value), **options)
+
+
