@@ -24,8 +24,8 @@ from spark_llm.optimizer.columns import Window as EncodedWindow
 from spark_llm.optimizer.columns import encode_window
 from spark_llm.optimizer.core import CallSpec
 from spark_llm.optimizer.identity import answer_identities, row_seed
+from spark_llm.optimizer.layout import lay_out
 from spark_llm.optimizer.prompts import Prompt, prepare
-from spark_llm.optimizer.window import plan_window
 from spark_llm.serving.client import Exchange
 from spark_llm.serving.core import Call, EngineFailure, RowError
 
@@ -83,7 +83,7 @@ class CallRunner:
         asker = Asker(exchange, self.call, task_client(self.spec), self.spec.result_type, memory)
         waiting: deque[Window] = deque()
         for window in self._windows(batches):
-            self._ask(window, asker)
+            self._ask(window, asker, exchange)
             waiting.append(window)
             if len(waiting) > 1:
                 yield self._answers(waiting.popleft(), asker, exchange)
@@ -91,13 +91,9 @@ class CallRunner:
             yield self._answers(waiting.popleft(), asker, exchange)
 
     def _windows(self, batches: Iterator[Batch]) -> Iterator[Window]:
-        rows, limit_rows, limit_bytes = (
-            0,
-            self.settings.integer("window.rows"),
-            self.settings.integer("window.bytes"),
-        )
+        limit_rows, limit_bytes = self.settings.integer("window.rows"), self.settings.integer("window.bytes")
         held: list[Batch] = []
-        held_bytes = 0
+        rows = held_bytes = 0
         for batch in batches:
             for piece in _pieces(batch, limit_rows):
                 held.append(piece)
@@ -112,19 +108,20 @@ class CallRunner:
     def _window(self, batches: Sequence[Batch]) -> Window:
         return Window(batches, len(self.spec.fields), share=self.spec.deterministic)
 
-    def _ask(self, window: Window, asker: Asker) -> None:
+    def _ask(self, window: Window, asker: Asker, exchange: Exchange) -> None:
         columns = window.tuples()
-        for index, answer in self._unaskable(columns).items():
+        unaskable = self._unaskable(columns)
+        for index, answer in unaskable.items():
             window.receive(index, answer)
+        if errors := [answer.error for answer in unaskable.values() if answer.error]:
+            exchange.report(len(errors), errors)
         wanted = np.array([i for i, a in enumerate(window.answers) if a is None], dtype=np.int64)
         if len(wanted):
-            asker.ask(self._questions([column.take(pa.array(wanted)) for column in columns], wanted, window))
+            asker.ask(self.questions([column.take(pa.array(wanted)) for column in columns], wanted.tolist(), window))
 
-    def _questions(self, columns: Sequence[pa.Array], wanted: np.ndarray, window: Window) -> list[Question]:
-        """The tuples of `columns` in the order in which they should be asked."""
-        if not columns:
-            return [Question((), None, None, _receiver(window, int(i))) for i in wanted]
-        encoded = encode_window(self.prompt, columns)
+    def questions(self, columns: Sequence[pa.Array], wanted: Sequence[int], window: Window) -> list[Question]:
+        """The tuples of `columns`, which are those numbered `wanted` in the window, in the order to ask them."""
+        encoded = encode_window(self.prompt, columns) if columns else EncodedWindow(len(wanted), None, ())
         identities = answer_identities(self.prompt, encoded)
         seeded, shared = "seed" in self.spec.options, self.spec.deterministic
         rows, segments = self._planned(encoded)
@@ -133,18 +130,16 @@ class CallRunner:
                 pieces,
                 identities[row] if shared else None,
                 row_seed(identities[row]) if seeded else None,
-                _receiver(window, int(wanted[row])),
+                _receiver(window, wanted[row]),
             )
             for row, pieces in zip(rows, segments, strict=True)
         ]
 
     def _planned(self, encoded: EncodedWindow) -> tuple[list[int], list[tuple[str, ...]]]:
         """Row order and each row's segments."""
-        if not self.settings.flag("optimize.order.enabled") or not self.settings.flag("optimize.enabled"):
-            return list(range(encoded.rows)), cells(encoded)
-        count = len(encoded.cells)
-        layout = plan_window(encoded.cells, range(count), pinned=count if self.spec.fixed_order else 0)
-        return layout.rows.tolist(), cells(encoded, layout.rows, layout.order)
+        if self.settings.flag("optimize.enabled") and self.settings.flag("optimize.order.enabled"):
+            return lay_out(encoded, fixed=self.spec.fixed_order)
+        return list(range(encoded.rows)), cells(encoded)
 
     def _unaskable(self, columns: Sequence[pa.Array]) -> dict[int, Answer]:
         """Tuples that need no model: all fields NULL, or a field that is no text."""

@@ -1,0 +1,178 @@
+"""A filter over the movies table through Spark, beside the same prompts fed to the engine directly, in one run.
+
+    python benchmarks/end_to_end.py --rows 2000 --engine native --order planned --json
+
+Prints one JSON line and appends it to benchmarks/results/end_to_end.jsonl. `engine_s` is the direct run; `planning_s`
+ends when Spark has the physical plan; `transport_s` is the rest of `wall_s`: Spark, Python workers, sockets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from memory import PeakMemory
+from spark_llm.optimizer.core import CallSpec, Field
+from tables import movies
+
+import spark_llm
+from spark_llm.conf import Settings
+from spark_llm.executor.runner import CallRunner, Window
+
+HERE = Path(__file__).resolve().parent
+QUESTION = "Is the movie suitable for kids?"
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    source, table = movies(arguments.rows)
+    if arguments.order == "shuffled":
+        table = table.take(pa.array(random.Random(1).sample(range(table.num_rows), table.num_rows)))
+    with tempfile.TemporaryDirectory() as folder:
+        line = measure(arguments, table, Path(folder))
+    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    line = {"table": source, "engine": arguments.engine, "order": arguments.order, **line, **machine}
+    results = HERE / "results"
+    results.mkdir(exist_ok=True)
+    with (results / "end_to_end.jsonl").open("a") as out:
+        out.write(json.dumps(line) + "\n")
+    print(json.dumps(line) if arguments.json else "\n".join(f"{k:>24}  {v}" for k, v in line.items()))
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--engine", choices=["native", "vllm", "stub"], default="native")
+    parser.add_argument("--order", choices=["planned", "natural", "shuffled"], default="planned")
+    parser.add_argument("--model", default="default", help="model directory; the embedded model by default")
+    parser.add_argument("--vllm-python", default=str(HERE.parent / ".venvs" / "vllm" / "bin" / "python"))
+    parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
+    return parser.parse_args()
+
+
+def session_conf(arguments: argparse.Namespace, folder: Path) -> dict[str, str]:
+    conf = {
+        "spark.llm.engine": arguments.engine,
+        "spark.llm.model": arguments.model,
+        "spark.llm.worker.dir": str(folder / "worker"),
+        "spark.llm.worker.idleSeconds": "30",
+        "spark.llm.report.enabled": "false",
+    }
+    if arguments.engine == "vllm":
+        conf["spark.llm.engine.vllm.python"] = arguments.vllm_python
+    if arguments.order != "planned":
+        conf["spark.llm.optimize.order.enabled"] = "false"
+    return conf
+
+
+def measure(arguments: argparse.Namespace, table: pa.Table, folder: Path) -> dict[str, Any]:
+    conf = session_conf(arguments, folder)
+    pq.write_table(table, folder / "movies.parquet", row_group_size=2500)
+    fields = ", ".join(table.column_names)
+    query = f"SELECT count(*) FROM movies WHERE llm_filter('{QUESTION}', {fields})"
+    spark = start(conf, folder)
+    try:
+        spark.read.parquet(str(folder / "movies.parquet")).createOrReplaceTempView("movies")
+        spark.sql("SELECT llm_filter('Warm {up}?', '{}' || id) FROM range(8)").collect()
+        with PeakMemory(driver="SparkSubmit", python_worker="pyspark.daemon", engine="serving.worker") as memory:
+            begin = time.perf_counter()
+            frame = spark.sql(query)
+            frame._jdf.queryExecution().executedPlan()
+            planned = time.perf_counter()
+            frame.collect()
+            end = time.perf_counter()
+        stats = spark_llm_stats(conf)
+    finally:
+        spark.stop()
+    direct = run_directly(arguments, conf, table, folder)
+    wall, planning = end - begin, planned - begin
+    return {
+        "rows": table.num_rows,
+        "distinct_calls": direct["rows"],
+        "wall_s": round(wall, 3),
+        "planning_s": round(planning, 3),
+        "transport_s": round(wall - planning - direct["engine_s"], 3),
+        "engine_s": round(direct["engine_s"], 3),
+        "rows_per_s": round(table.num_rows / wall, 1),
+        "prompt_tokens": direct["prompt"],
+        "cached_tokens": direct["cached"],
+        "output_tokens": direct["output"],
+        "spark": stats,
+        "peak_mib": {name: round(value) for name, value in memory.mib.items()},
+    }
+
+
+def start(conf: dict[str, str], folder: Path) -> Any:
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.master("local[2]").appName("end_to_end")
+    quiet = {
+        "spark.ui.enabled": "false",
+        "spark.log.level": "ERROR",
+        "spark.sql.shuffle.partitions": "4",
+        "spark.driver.memory": "2g",
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+    }
+    for key, value in {**quiet, **conf}.items():
+        builder = builder.config(key, value)
+    return spark_llm.configure(builder).getOrCreate()
+
+
+def spark_llm_stats(conf: dict[str, str]) -> dict[str, Any]:
+    """The worker's own counters of the run through Spark."""
+    from spark_llm.serving.client import connect
+
+    from spark_llm.executor.connect import worker_conf
+
+    clients = connect(worker_conf(Settings(conf))).stats()["clients"]
+    return max(clients.values(), key=lambda client: client["calls"], default={})
+
+
+def run_directly(arguments: argparse.Namespace, conf: dict[str, str], table: pa.Table, folder: Path) -> dict[str, Any]:
+    """The same prompts, window by window as a task would plan them, in one engine without Spark."""
+    spec = CallSpec("llm_filter", QUESTION, tuple(Field(n) for n in table.column_names), {}, "boolean", conf)
+    if arguments.order == "planned":
+        spec = with_plan(spec, table)
+    runner = CallRunner(spec)
+    window = Window([[c.combine_chunks() for c in table.columns]], len(spec.fields), share=True)
+    columns = window.tuples()
+    questions = runner.questions(columns, range(len(columns[0])), window)
+    model = runner.settings.model()
+    recorded = {"model": asdict(model), "call": runner.call.to_dict(), "requests": [q.segments for q in questions]}
+    (folder / "requests.json").write_text(json.dumps(recorded))
+    python = model.python or sys.executable
+    command = [python, str(HERE / "engine_direct.py"), str(folder / "requests.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | engine_environment())
+    if done.returncode:
+        sys.exit(f"the direct run failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def with_plan(spec: CallSpec, table: pa.Table) -> CallSpec:
+    """The call with the field order that the planner chooses for this table."""
+    from dataclasses import replace
+
+    from spark_llm.optimizer.serve import plan_call
+
+    sample = [column.slice(0, 2000).to_pylist() for column in table.columns]
+    return replace(spec, plan=plan_call(spec, sample, table.num_rows))
+
+
+def engine_environment() -> dict[str, str]:
+    return {"HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+
+
+if __name__ == "__main__":
+    main()
