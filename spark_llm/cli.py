@@ -1,0 +1,114 @@
+"""The `spark-llm` command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from spark_llm.conf import Settings, conf_markdown
+from spark_llm.java import JavaNotUsable, java_command
+from spark_llm.progress import Progress
+from spark_llm.serving.core import EngineFailure
+from spark_llm.session import jar_path, settings
+
+DEMO = ("01_filter", "02_classify", "03_extract", "04_summarize", "05_answer_over_contexts")
+QUIET = {
+    "spark.sql.catalogImplementation": "in-memory",
+    "spark.sql.cli.print.header": "true",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.log.level": "ERROR",
+    "spark.sql.shuffle.partitions": "4",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="spark-llm", description="LLM calls as SQL functions of Apache Spark.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    commands.add_parser("jar", help="print the path of the extension's JAR")
+    commands.add_parser("conf", help="print the table of spark.llm.* settings")
+    sql = commands.add_parser("sql", help="run spark-sql with the extension and a progress line", add_help=False)
+    sql.add_argument("rest", nargs=argparse.REMAINDER, help="arguments of spark-sql, e.g. -f query.sql")
+    demo = commands.add_parser("demo", help="run the examples on the embedded model")
+    demo.add_argument("--examples", type=Path, default=Path("sql_examples"), help="folder of the example files")
+    commands.add_parser("stop", help="end this host's engine worker")
+    given = parser.parse_args(arguments)
+    try:
+        return _COMMANDS[given.command](given)
+    except (JavaNotUsable, EngineFailure) as failure:
+        print(failure, file=sys.stderr)
+        return 1
+
+
+def _jar(_: argparse.Namespace) -> int:
+    print(jar_path())
+    return 0
+
+
+def _conf(_: argparse.Namespace) -> int:
+    print("# Configuration\n\nMade by `make docs` from `spark_llm/conf.json`.\n")
+    print(conf_markdown())
+    return 0
+
+
+def _sql(given: argparse.Namespace) -> int:
+    return run_spark_sql(given.rest)
+
+
+def _demo(given: argparse.Namespace) -> int:
+    files = [given.examples / f"{name}.sql" for name in DEMO]
+    missing = [str(file) for file in files if not file.exists()]
+    if missing:
+        print(
+            f"spark-llm: no example {', '.join(missing)}; run it in the repository, or give --examples", file=sys.stderr
+        )
+        return 1
+    print("The embedded model is small: it shows the way, set spark.llm.model for real work.\n")
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
+        for file in files:
+            script.write(f"!echo;\n!echo == {file};\nsource {file};\n")
+        script.flush()
+        return run_spark_sql(["-f", script.name])
+
+
+def _stop(_: argparse.Namespace) -> int:
+    from spark_llm.executor.connect import worker_conf
+    from spark_llm.serving.worker.ensure import act, find
+    from spark_llm.serving.worker.rendezvous import Rendezvous, worker_folder, worker_key
+
+    conf = worker_conf(Settings({}))
+    endpoint = find(Rendezvous(worker_folder(conf.dir), worker_key(conf.gpus)))
+    if endpoint is None:
+        print("spark-llm: no engine worker runs on this host")
+        return 0
+    act(endpoint, "shutdown")
+    print(f"spark-llm: ended the engine worker (process {endpoint.pid})")
+    return 0
+
+
+def run_spark_sql(arguments: Sequence[str]) -> int:
+    """Run spark-sql with the extension, and show progress on the terminal meanwhile."""
+    from spark_llm.executor.connect import worker_conf
+
+    java_command()
+    spec = find_spec("pyspark")
+    assert spec is not None
+    assert spec.origin is not None
+    home = Path(spec.origin).parent
+    conf = {"spark.master": "local[*]", **QUIET, **settings()}
+    options = [part for key, value in conf.items() for part in ("--conf", f"{key}={value}")]
+    environment = {"SPARK_HOME": str(home), **os.environ}
+    with Progress(worker_conf(Settings({}))):
+        return subprocess.run(
+            [str(home / "bin" / "spark-sql"), *options, *arguments], env=environment, check=False
+        ).returncode
+
+
+_COMMANDS = {"jar": _jar, "conf": _conf, "sql": _sql, "demo": _demo, "stop": _stop}

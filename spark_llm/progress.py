@@ -1,0 +1,90 @@
+"""A line on the terminal that shows what the host's engine worker is doing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+import pyarrow as pa
+
+from spark_llm.serving.core import EngineFailure
+from spark_llm.serving.worker.ensure import act, find
+from spark_llm.serving.worker.rendezvous import Endpoint, Rendezvous, WorkerConf, worker_folder, worker_key
+
+TERMINAL_SECONDS, LOG_SECONDS = 0.5, 5.0
+
+
+class Progress:
+    """Within the block, show rows, tokens per second and the share of prompt tokens served from the cache.
+
+    On a terminal one line is rewritten; elsewhere a line is written every few seconds while it changes. Only looks for
+    a running worker, never starts one.
+    """
+
+    def __init__(self, conf: WorkerConf, out: TextIO = sys.stderr) -> None:
+        self._conf, self._out = conf, out
+        self._terminal = out.isatty()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._shown = ""
+
+    def _watch(self) -> None:
+        endpoint: Endpoint | None = None
+        last: tuple[float, dict[str, Any]] | None = None
+        while not self._stop.wait(TERMINAL_SECONDS if self._terminal else LOG_SECONDS):
+            try:
+                endpoint = endpoint or find(Rendezvous(worker_folder(self._conf.dir), worker_key(self._conf.gpus)))
+                stats = endpoint and json.loads(act(endpoint, "stats"))
+            except (pa.ArrowException, OSError, EngineFailure):
+                endpoint, stats = None, None
+            if stats:
+                totals = sum_clients(stats["clients"])
+                self._show(progress_line(last, totals))
+                last = (time.monotonic(), totals)
+
+    def _show(self, line: str) -> None:
+        if line == self._shown:
+            return
+        self._out.write(f"\r\x1b[2K{line}" if self._terminal else f"{line}\n")
+        self._out.flush()
+        self._shown = line
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._terminal and self._shown:
+            self._out.write("\r\x1b[2K")
+
+
+def sum_clients(clients: list[dict[str, Any]]) -> dict[str, Any]:
+    """The counters of all clients together."""
+    names = ("rows", "calls", "prompt", "cached", "output", "errors")
+    return {name: sum(client[name] for client in clients) for name in names}
+
+
+def progress_line(last: tuple[float, dict[str, Any]] | None, now: dict[str, Any]) -> str:
+    """What to show, given the counters a moment ago.
+
+    Examples
+    --------
+    >>> progress_line(None, {"rows": 40, "calls": 30, "prompt": 1000, "cached": 800, "output": 60, "errors": 0})
+    'llm: 40 rows, 30 calls, 80 % of 1,000 prompt tokens from the cache'
+    """
+    share = round(100 * now["cached"] / now["prompt"]) if now["prompt"] else 0
+    line = f"llm: {now['rows']:,} rows, {now['calls']:,} calls, {share} % of {now['prompt']:,} prompt tokens from the cache"
+    if now["errors"]:
+        line += f", {now['errors']:,} errors"
+    if last is not None and (seconds := time.monotonic() - last[0]) > 0:
+        done = now["prompt"] + now["output"] - last[1]["prompt"] - last[1]["output"]
+        line += f", {round(done / seconds):,} tokens/s"
+    return line
