@@ -1,0 +1,29 @@
+package io.sparkllm.catalyst
+
+import org.apache.spark.sql.internal.SQLConf
+
+/** The session's `spark.llm.*` settings, with the defaults of `conf.json`. */
+object LlmConf {
+  private val Prefix = "spark.llm."
+
+  def text(name: String): String = SQLConf.get.getConfString(Prefix + name, Tables.confDefault(Prefix + name))
+
+  def flag(name: String): Boolean = parse(name, "a boolean")(_.toLowerCase.toBooleanOption)
+
+  def integer(name: String): Int = parse(name, "an integer")(_.toIntOption)
+
+  /** Whether a rewrite may run: its own switch and the one for all. */
+  def optimizes(rewrite: String): Boolean = optimizes && flag(s"optimize.$rewrite.enabled")
+
+  def optimizes: Boolean = flag("optimize.enabled")
+
+  /** What was set for this session, for the executor; planning-only keys would only make equal calls look different. */
+  def settings: Map[String, String] =
+    SQLConf.get.getAllConfs.filter { case (key, _) =>
+      key.startsWith(Prefix) && !key.startsWith(Prefix + "optimize.") && !key.startsWith(Prefix + "planner.")
+    }
+
+  private def parse[T](name: String, expected: String)(read: String => Option[T]): T =
+    read(text(name)).getOrElse(throw LlmErrors(
+      "LLM_BAD_CONF", "key" -> (Prefix + name), "value" -> text(name), "detail" -> s"it must be $expected"))
+}

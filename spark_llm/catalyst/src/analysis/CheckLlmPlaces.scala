@@ -1,0 +1,27 @@
+package io.sparkllm.catalyst.analysis
+
+import io.sparkllm.catalyst.LlmErrors
+import io.sparkllm.catalyst.functions.LlmCall
+
+import org.apache.spark.sql.catalyst.expressions.Expression
+import org.apache.spark.sql.catalyst.plans.logical._
+import org.apache.spark.sql.catalyst.rules.Rule
+
+/** Refuses calls where Spark would evaluate them more than once, or cannot evaluate them at all. */
+object CheckLlmPlaces extends Rule[LogicalPlan] {
+
+  override def apply(plan: LogicalPlan): LogicalPlan = {
+    plan.foreach {
+      case Join(_, _, _, condition, _) => refuse(condition.toSeq, "JOIN ON")
+      case Aggregate(grouping, _, _, _) => refuse(grouping, "GROUP BY")
+      case Sort(order, _, _, _) => refuse(order, "ORDER BY")
+      case _ =>
+    }
+    plan
+  }
+
+  private def refuse(expressions: Seq[Expression], place: String): Unit =
+    expressions.flatMap(_.collect { case call: LlmCall if !call.params.deterministic => call }).headOption.foreach {
+      call => throw LlmErrors("LLM_NONDETERMINISTIC_HERE", "function" -> call.params.function, "place" -> place)
+    }
+}

@@ -1,0 +1,97 @@
+package io.sparkllm.catalyst.functions
+
+import io.sparkllm.catalyst.Json
+
+import org.apache.spark.sql.catalyst.InternalRow
+import org.apache.spark.sql.catalyst.expressions.{Expression, Literal, NamedArgumentExpression}
+import org.apache.spark.sql.catalyst.expressions.codegen.{CodegenContext, ExprCode}
+import org.apache.spark.sql.types._
+
+/** What an argument is to the call: the row's own prompt, or one field of the record. Media and adapters come later. */
+sealed trait Role
+case object PromptRole extends Role
+case object FieldRole extends Role
+
+/**
+ * One argument column.
+ *
+ * @param name what the model sees; empty until `NameLlmFields` ran
+ * @param kind how Python reads the column: `text`, `json` or `prompt`
+ */
+final case class CallField(role: Role, name: String = "", kind: String = "")
+
+/** Everything about a call that no row changes. */
+final case class CallParams(
+    function: String,
+    instruction: String,
+    options: Map[String, Any],
+    valueType: DataType,
+    fields: Seq[CallField]) {
+
+  def deterministic: Boolean = options.contains("seed") || (options.get("temperature") match {
+    case Some(t: Double) => t == 0
+    case Some(t: Long) => t == 0
+    case _ => true
+  })
+
+  def reportsErrors: Boolean = options.get("on_error").contains("struct")
+
+  def named: Boolean = fields.forall(_.name.nonEmpty)
+}
+
+/**
+ * A call of an LLM function before it is bound to a Python function.
+ *
+ * `children` are the arguments in the order of `params.fields`, then `LlmCall.Unbound`.
+ */
+case class LlmCall(children: Seq[Expression], params: CallParams) extends Expression {
+  override lazy val deterministic: Boolean = params.deterministic && children.forall(_.deterministic)
+  override def nullable: Boolean = true
+  override def dataType: DataType = if (params.reportsErrors) LlmCall.reported(params.valueType) else params.valueType
+  override def prettyName: String = params.function
+
+  def arguments: Seq[Expression] = children.init
+
+  def withArguments(arguments: Seq[Expression], params: CallParams = params): LlmCall =
+    LlmCall(arguments :+ children.last, params)
+
+  override def eval(input: InternalRow): Any = throw new IllegalStateException(s"$this was not bound")
+
+  override protected def doGenCode(ctx: CodegenContext, ev: ExprCode): ExprCode =
+    throw new IllegalStateException(s"$this was not bound")
+
+  override def sql: String = show(arguments.map(_.sql))
+
+  override def toString: String = show(arguments.map(_.toString))
+
+  private def show(arguments: Seq[String]): String = {
+    val options = params.options.toSeq.sortBy(_._1).map { case (name, value) => s"$name => ${Json.text(value)}" }
+    (Option(params.instruction).filter(_.nonEmpty) ++ arguments ++ options).mkString(s"$prettyName(", ", ", ")")
+  }
+
+  override protected def withNewChildrenInternal(newChildren: IndexedSeq[Expression]): LlmCall =
+    copy(children = newChildren)
+}
+
+object LlmCall {
+
+  /**
+   * Marks the call as one that Catalyst must not evaluate. ConvertToLocalRelation and EliminateOuterJoin evaluate any
+   * deterministic expression without an `Unevaluable` in it; extending that trait would tie the JAR to one Spark minor.
+   */
+  val Unbound: Expression = NamedArgumentExpression("bound", Literal.FalseLiteral)
+
+  def of(arguments: Seq[Expression], params: CallParams): LlmCall = LlmCall(arguments :+ Unbound, params)
+
+  val ErrorType: StructType =
+    new StructType().add("condition", StringType).add("message", StringType).add("attempts", IntegerType)
+
+  val UsageType: StructType = new StructType()
+    .add("prompt", LongType).add("cached", LongType).add("output", LongType).add("calls", LongType)
+
+  /** The public type under `on_error => 'struct'`. */
+  def reported(value: DataType): StructType = new StructType().add("value", value).add("error", ErrorType)
+
+  /** The type of the bound Python function's result. */
+  def answered(value: DataType): StructType = reported(value).add("usage", UsageType)
+}

@@ -1,0 +1,51 @@
+package io.sparkllm.catalyst.rules
+
+import io.sparkllm.catalyst.{Json, LlmConf}
+import io.sparkllm.catalyst.functions.{CallParams, LlmCall}
+import io.sparkllm.catalyst.python.{PythonInterpreter, PythonPickle}
+
+import org.apache.spark.SPARK_VERSION
+import org.apache.spark.sql.catalyst.expressions._
+import org.apache.spark.sql.catalyst.plans.logical.LogicalPlan
+import org.apache.spark.sql.catalyst.rules.Rule
+import org.apache.spark.sql.sparkllm.SparkPython
+
+/** Binds every call that is left to a stock Python UDF, which Spark's own rules then extract and run. */
+object BindLlmCalls extends Rule[LogicalPlan] {
+  private val PandasIterator = 204
+  private val ArrowIterator = 251
+
+  override def apply(plan: LogicalPlan): LogicalPlan = plan.transformAllExpressions {
+    case call: LlmCall => publicValue(call.params, bind(call))
+  }
+
+  /** The public value of a call out of its answer. */
+  def publicValue(params: CallParams, answer: Expression): Expression = {
+    val value = GetStructField(answer, 0, Some("value"))
+    if (!params.reportsErrors) value
+    else CreateNamedStruct(Seq(Literal("value"), value, Literal("error"), GetStructField(answer, 1, Some("error"))))
+  }
+
+  def bind(call: LlmCall): PythonUDF = {
+    val python = PythonInterpreter.current()
+    val resultType = LlmCall.answered(call.params.valueType)
+    val command = PythonPickle.command(spec(call), resultType.json)
+    // A Python UDF needs a column to know its rows by.
+    val arguments = if (call.arguments.isEmpty) Seq(Literal("")) else call.arguments
+    SparkPython.udf(
+      call.params.function, command, python.executable, python.version, resultType, arguments, evalType)
+  }
+
+  private def spec(call: LlmCall): String = {
+    val params = call.params
+    Json.text(Map[String, Any](
+      "function" -> params.function,
+      "instruction" -> params.instruction,
+      "fields" -> params.fields.map(field => Map("name" -> field.name, "kind" -> field.kind)),
+      "options" -> params.options,
+      "result_type" -> Json.parse(params.valueType.json),
+      "conf" -> LlmConf.settings))
+  }
+
+  private def evalType: Int = if (SPARK_VERSION.startsWith("4.0.")) PandasIterator else ArrowIterator
+}
