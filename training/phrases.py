@@ -161,47 +161,56 @@ ONLY_FOR: dict[str, tuple[str, ...]] = {
 
 VERDICTS: dict[int, tuple[str, ...]] = {
     2: (
-        "I [absolutely |] love it", "[easily|by far] the best {thing} I have ever [had|seen|tried]", "ten out of ten", "a masterpiece",
-        "I could not be happier", "I would [buy|choose] it again in a heartbeat", "five stars", "everyone should [have|try|see] this",
-        "[highly|warmly] recommended", "I am over the moon", "it [exceeded|beat] all my expectations", "simply the best",
+        "I [absolutely |] love it", "[easily|by far] the best {thing} I have ever [had|seen|tried]",
+        "ten out of ten", "a masterpiece", "I could not be happier",
+        "I would [buy|choose] it again in a heartbeat", "five stars", "everyone should [have|try|see] this",
+        "[highly|warmly] recommended", "I am over the moon", "it [exceeded|beat] all my expectations",
+        "simply the best",
     ),
     1: (
-        "I like it", "[all in all|overall] I am [happy|satisfied|pleased]", "I would recommend it", "I do not regret it", "no complaints",
-        "it does what it should", "[well|definitely] worth a try", "I was pleasantly surprised", "I enjoyed it", "it did not disappoint",
-        "it grew on me", "nothing to complain about", "thumbs up", "it works well for me",
+        "I like it", "[all in all|overall] I am [happy|satisfied|pleased]", "I would recommend it",
+        "I do not regret it", "no complaints", "it does what it should", "[well|definitely] worth a try",
+        "I was pleasantly surprised", "I enjoyed it", "it did not disappoint", "it grew on me",
+        "nothing to complain about", "thumbs up", "it works well for me",
     ),
     -1: (
-        "I [do not|don't] like it", "[all in all|overall] I am [unhappy|disappointed|not happy]", "I would not recommend it", "I regret it",
-        "I expected more", "not worth it", "I have seen better", "it is not for me", "it let me down", "I would not [buy|choose] it again",
-        "thumbs down", "I did not enjoy it", "I [wanted|tried] to like it but could not", "it fails to impress",
+        "I [do not|don't] like it", "[all in all|overall] I am [unhappy|disappointed|not happy]",
+        "I would not recommend it", "I regret it", "I expected more", "not worth it", "I have seen better",
+        "it is not for me", "it let me down", "I would not [buy|choose] it again", "thumbs down",
+        "I did not enjoy it", "I [wanted|tried] to like it but could not", "it fails to impress",
     ),
     -2: (
-        "I [absolutely |] hate it", "[easily|by far] the worst {thing} I have ever [had|seen|tried]", "avoid it at all costs",
-        "zero stars", "I want my money back", "stay away", "never again", "what a waste of [time|money]", "do not [buy|bother with] this",
-        "I am furious", "I regret every cent", "the worst decision of my life",
+        "I [absolutely |] hate it", "[easily|by far] the worst {thing} I have ever [had|seen|tried]",
+        "avoid it at all costs", "zero stars", "I want my money back", "stay away", "never again",
+        "what a waste of [time|money]", "do not [buy|bother with] this", "I am furious", "I regret every cent",
+        "the worst decision of my life",
     ),
 }  # fmt: skip
 
 NEUTRAL: dict[str, tuple[str, ...]] = {
     "product": (
-        "I [bought|ordered|got] it {time}", "it is for my {person}", "my {person} has the same one", "I have had it since {month}",
-        "it came from {city}", "it was a present from my {person}", "my {person} told me about it", "I use it about twice a week",
-        "there are two versions of it", "I paid by card", "I chose the {colour} one", "this is my first review",
+        "I [bought|ordered|got] it {time}", "it is for my {person}", "my {person} has the same one",
+        "I have had it since {month}", "it came from {city}", "it was a present from my {person}",
+        "my {person} told me about it", "I use it about twice a week", "there are two versions of it",
+        "I paid by card", "I chose the {colour} one", "this is my first review",
     ),
     "film": (
-        "I saw it {time}", "we watched it with my {person}", "I read about it in a newspaper", "my {person} told me about it",
-        "it was shown in {city} {time}", "it is set in {city}", "there are two versions of it", "I have the book at home",
-        "this is my first review", "I know {actor} from another film",
+        "I saw it {time}", "we watched it with my {person}", "I read about it in a newspaper",
+        "my {person} told me about it", "it was shown in {city} {time}", "it is set in {city}",
+        "there are two versions of it", "I have the book at home", "this is my first review",
+        "I know {actor} from another film",
     ),
     "place": (
-        "we went there {time}", "I was there with my {person}", "we ordered {dish}", "my {person} told me about it",
-        "it is near the station", "I paid by card", "there are ten tables", "we came by train", "this is my first review",
+        "we went there {time}", "I was there with my {person}", "we ordered {dish}",
+        "my {person} told me about it", "it is near the station", "I paid by card", "there are ten tables",
+        "we came by train", "this is my first review",
     ),
 }  # fmt: skip
 
 _KIDS = (
-    "[my|our|the] [kids|children|little ones] [love|adore] it", "fun for the whole family", "[ideal|perfect] for [kids|children]",
-    "suitable for children", "even toddlers can enjoy it", "a family favourite", "our [son|daughter] [smiled|laughed] all the time",
+    "[my|our|the] [kids|children|little ones] [love|adore] it", "fun for the whole family",
+    "[ideal|perfect] for [kids|children]", "suitable for children", "even toddlers can enjoy it",
+    "a family favourite", "our [son|daughter] [smiled|laughed] all the time",
 )  # fmt: skip
 FOR_KIDS: dict[str, tuple[str, ...]] = {
     "product": (
@@ -225,17 +234,23 @@ NOT_FOR_KIDS: dict[str, tuple[str, ...]] = {
         "my little son hurt himself with it", "too sharp for small hands",
     ),
     "film": (
-        *_NO_KIDS, "there is [a lot of|much] [blood|violence|swearing]", "far too [violent|scary|brutal] for [kids|children]",
-        "it gave my son nightmares", "the [killings|torture scenes] are hard to watch", "full of [gore|sex|strong language]",
-        "rated for viewers over eighteen",
+        *_NO_KIDS, "there is [a lot of|much] [blood|violence|swearing]",
+        "far too [violent|scary|brutal] for [kids|children]", "it gave my son nightmares",
+        "the [killings|torture scenes] are hard to watch",
+        "full of [gore|sex|strong language]", "rated for viewers over eighteen",
     ),
-    "place": (*_NO_KIDS, "no place for [kids|children]", "children are not welcome there", "far too [loud|smoky] for children"),
+    "place": (
+        *_NO_KIDS, "no place for [kids|children]", "children are not welcome there",
+        "far too [loud|smoky] for children",
+    ),
 }  # fmt: skip
 PLOTS_FOR_KIDS = (
-    "A [little|brave|lost] [rabbit|bear|penguin|dragon|puppy] [looks for|finds] [its mother|new friends|a home] in {city}.",
+    "A [little|brave|lost] [rabbit|bear|penguin|dragon|puppy] [looks for|finds] "
+    "[its mother|new friends|a home] in {city}.",
     "An animated adventure about a [girl|boy] and [her magic horse|his talking dog].",
     "Toys come alive and [save|celebrate] Christmas.", "A young wizard goes to school and makes friends.",
-    "A clumsy robot learns to [dance|sing|fly] with the children of {city}.", "Two [elephants|mice|ducklings] travel to the sea.",
+    "A clumsy robot learns to [dance|sing|fly] with the children of {city}.",
+    "Two [elephants|mice|ducklings] travel to the sea.",
 )  # fmt: skip
 PLOTS_FOR_ADULTS = (
     "A serial killer [hunts|stalks] his victims in {city}.", "A drug dealer in {city} takes bloody revenge.",
@@ -243,8 +258,9 @@ PLOTS_FOR_ADULTS = (
     "A demon possesses a family and kills them one by one.", "An erotic thriller about a murder in {city}.",
 )  # fmt: skip
 PLOTS_NEUTRAL = (
-    "A [lawyer|teacher|doctor] from {city} [starts a new life|changes her job].", "Two [sisters|brothers] open a [café|bakery] in {city}.",
-    "An old [painter|pianist] travels to {city}.", "A [journalist|professor] follows a story from {city} to {city}.",
+    "A [lawyer|teacher|doctor] from {city} [starts a new life|changes her job].",
+    "Two [sisters|brothers] open a [café|bakery] in {city}.", "An old [painter|pianist] travels to {city}.",
+    "A [journalist|professor] follows a story from {city} to {city}.",
 )  # fmt: skip
 
 GENRES = words(
@@ -252,156 +268,3 @@ GENRES = words(
 )
 DISHES = words("pizza, soup, pasta, fish, steak, curry, salad, sushi, burger, paella, dumplings, cake")
 PLACES = words("restaurant, hotel, café, museum, bar, hostel, campsite, bakery, spa, guest house")
-
-TICKET_TOPICS: dict[str, tuple[str, ...]] = {
-    "billing": (
-        "I was charged [twice|too much] this month", "my invoice shows the wrong amount", "why did my bill go up",
-        "my credit card was [declined|charged again]", "I need a receipt for my payment",
-    ),
-    "shipping": (
-        "my parcel has not arrived", "the tracking number does not work", "when will my order be delivered",
-        "the package went to the wrong address", "my order is [two weeks|ten days] late",
-    ),
-    "login": (
-        "I cannot log in", "I forgot my password", "my account is locked", "the reset email never comes",
-        "it says my user name does not exist",
-    ),
-    "bug": (
-        "the app crashes when I [open it|press save]", "the page stays blank", "I get an error message at every start",
-        "the button does nothing", "the screen freezes after the update",
-    ),
-    "refund": (
-        "I want my money back", "please refund my order", "I sent it back and still wait for the refund",
-        "how can I return the {product}", "I would like to return it",
-    ),
-    "cancellation": (
-        "please cancel my subscription", "I want to close my account", "how do I end my contract", "stop my membership please",
-        "I do not want to renew my plan",
-    ),
-    "feature request": (
-        "could you add a dark mode", "it would be nice to export to a file", "please add support for [French|German|Spanish]",
-        "I miss a search button", "it would help to sort the list",
-    ),
-    "praise": (
-        "I just want to say thank you for the {product}", "your team did a great job", "the new version is wonderful",
-        "thanks, everything works now", "I love the new app",
-    ),
-}  # fmt: skip
-TONES: dict[str, tuple[str, ...]] = {
-    "angry": (
-        "this is [outrageous|unacceptable|a scandal]", "I am [furious|sick of this|fed up]", "what is wrong with you people",
-        "this is the third time I write", "fix it NOW", "are you kidding me",
-    ),
-    "polite": (
-        "thank you for your help", "could you please look into it", "kind regards", "I would be very grateful", "many thanks in advance",
-        "sorry to bother you",
-    ),
-    "neutral": ("", "my order number is {number}", "I use version {number}", "it started {time}"),
-}  # fmt: skip
-URGENT = (
-    "it is urgent",
-    "I need it by tomorrow",
-    "please answer today",
-    "as soon as possible please",
-    "my flight leaves tonight",
-)
-NOT_URGENT = ("there is no hurry", "take your time", "it can wait", "whenever you have time", "it is not urgent")
-
-NEWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "sports": (
-        words(
-            "match, goal, team, coach, championship, player, tournament, league, stadium, race, medal, referee, season, striker"
-        ),
-        (
-            "{name} won the {key} {number} to {digit}",
-            "the {key} of {name} ended in a draw",
-            "the {key} was decided in the last minute",
-        ),
-    ),
-    "politics": (
-        words(
-            "parliament, election, minister, vote, government, senator, law, party, campaign, president, treaty, opposition, mayor"
-        ),
-        (
-            "the {key} in {city} agreed on a new law",
-            "{name} lost the vote in the {key}",
-            "the {key} begins its campaign in {city}",
-        ),
-    ),
-    "technology": (
-        words(
-            "software, smartphone, robot, chip, computer, app, internet, artificial intelligence, update, data centre, browser, startup"
-        ),
-        (
-            "{name} presented a new {key}",
-            "the {key} by {name} is twice as fast",
-            "a flaw in the {key} was found by engineers",
-        ),
-    ),
-    "health": (
-        words(
-            "vaccine, hospital, doctors, patients, diet, disease, therapy, virus, medicine, surgery, nurses, sleep, blood pressure"
-        ),
-        (
-            "a study on {key} was published in {city}",
-            "the {key} helps against the illness",
-            "experts warn that {key} matter more",
-        ),
-    ),
-    "business": (
-        words(
-            "shares, profit, company, market, bank, merger, investors, sales, stock exchange, budget, inflation, factory, trade"
-        ),
-        (
-            "{name} reported higher {key}",
-            "the {key} of {name} fell by {number} percent",
-            "the {key} in {city} grew this quarter",
-        ),
-    ),
-    "science": (
-        words(
-            "telescope, planet, physicists, fossil, experiment, galaxy, atoms, species, laboratory, gravity, comet, biologists, DNA"
-        ),
-        (
-            "researchers in {city} studied the {key}",
-            "a new {key} was discovered near {city}",
-            "{name} explains the {key} in a paper",
-        ),
-    ),
-    "travel": (
-        words(
-            "beach, hotel, island, airport, tourists, train ride, mountain hut, cruise, hiking trail, passport, luggage, old town"
-        ),
-        (
-            "the {key} near {city} is open again",
-            "visitors of {city} should see the {key}",
-            "a weekend in {city} begins at the {key}",
-        ),
-    ),
-    "food": (
-        words(
-            "recipe, chef, cheese, bread, restaurant, wine, vegetables, soup, chocolate, spices, oven, dessert, olive oil"
-        ),
-        (
-            "the {key} from {city} tastes of summer",
-            "{name} shares the secret of a good {key}",
-            "how to serve {key} to guests",
-        ),
-    ),
-    "music": (
-        words("concert, album, singer, orchestra, guitar, band, festival, song, violin, opera, drummer, piano, choir"),
-        (
-            "the {key} by {name} fills the halls of {city}",
-            "{name} is on tour with a new {key}",
-            "the {key} opened in {city}",
-        ),
-    ),
-    "weather": (
-        words("storm, rain, snow, heatwave, thunder, wind, frost, flood, sunshine, fog, clouds, drought"),
-        (
-            "{key} is expected in {city} tomorrow",
-            "after days of {key} it gets warmer",
-            "the {key} moves from {city} to {city}",
-        ),
-    ),
-}

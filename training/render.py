@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-
 from spark_llm.optimizer.cells import cells
 from spark_llm.optimizer.columns import encode_window
 from spark_llm.optimizer.core import CallSpec, Field
 from spark_llm.optimizer.ddl import parse_ddl
 from spark_llm.optimizer.prompts import Prompt, prepare
-from training.tasks import Example
+
+from training.examples import Example
 
 END = "<|end|>"
 CHAT_TEMPLATE = (

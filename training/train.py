@@ -80,10 +80,10 @@ class Run:
     def train(self) -> None:
         """Step until the time budget is spent."""
         recipe, losses = self.recipe, []
+        begin = time.monotonic() - self.seconds
         for batch in batches(self.tokenizer, recipe.seed, recipe.batch, self.step):
-            begin = time.monotonic()
             losses.append(self._update(batch))
-            self.seconds, self.step = self.seconds + time.monotonic() - begin, self.step + 1
+            self.seconds, self.step = time.monotonic() - begin, self.step + 1
             over = self.seconds >= 60 * recipe.minutes
             if over or self.step % recipe.save_every == 0:
                 log.info("step %d, %.0f s, loss %.4f", self.step, self.seconds, sum(losses) / len(losses))

@@ -1,0 +1,178 @@
+"""Yes/no questions about sentiment, aspects, audience, tone, topic and facts."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from training import phrases, words
+from training.examples import TOPICS, Example, random_row, some_fields
+from training.grammar import pick
+
+
+def _filter(task: str, asked: str, fields: Mapping[str, Any], answer: bool) -> Example:
+    return Example(f"filter_{task}", "llm_filter", asked, fields, json.dumps(answer))
+
+
+_OPINION_ASKED: dict[str, tuple[str, ...]] = {
+    "positive": (
+        "Is the review positive?", "Does the reviewer like it?", "Is the customer happy?",
+        "Does the author recommend it?", "Is it a good review?", "Is the reviewer satisfied?",
+        "Is this a favourable opinion?", "Did they enjoy it?", "Is the sentiment positive?",
+        "The reviewer is pleased.", "Is it positive?", "Is {review} positive?",
+    ),
+    "negative": (
+        "Is the review negative?", "Does the reviewer dislike it?", "Is the customer unhappy?",
+        "Does the author advise against it?", "Is it a bad review?", "Is the reviewer dissatisfied?",
+        "Is this an unfavourable opinion?", "Is the sentiment negative?", "The reviewer is disappointed.",
+        "Is it negative?", "Is it a complaint?",
+    ),
+}  # fmt: skip
+
+
+def filter_sentiment(rng: random.Random, held_out: bool) -> Example:
+    """Yes/no: is the opinion positive, is it negative."""
+    row = random_row(rng, held_out, "review", "review", "film", "place")
+    wanted = rng.choice(("positive", "negative"))
+    asked = pick(rng, _OPINION_ASKED[wanted], held_out)
+    fields = some_fields(rng, row, ("review",))
+    if "{review}" in asked and "review" not in fields:
+        asked = asked.replace("{review}", "the text")
+    return _filter("sentiment", asked, fields, row.facts["polarity"] == wanted)
+
+
+_ASPECT_ASKED: dict[int, tuple[str, ...]] = {
+    1: (
+        "Does the review praise the {a}?", "Is the reviewer happy with the {a}?", "Is the {a} good?",
+        "Do they like the {a}?", "Is something good said about the {a}?", "Does the author recommend the {a}?",
+        "Was the {a} to their liking?",
+    ),
+    -1: (
+        "Does the review complain about the {a}?", "Is the reviewer unhappy with the {a}?", "Is the {a} bad?",
+        "Do they dislike the {a}?", "Is there a problem with the {a}?", "Does the customer criticize the {a}?",
+        "Was the {a} a disappointment?",
+    ),
+    0: (
+        "Is the {a} mentioned?", "Does the review mention the {a}?", "Does it say anything about the {a}?",
+        "Is the {a} discussed?",
+    ),
+}  # fmt: skip
+
+
+def filter_aspect(rng: random.Random, held_out: bool) -> Example:
+    """Yes/no: is an aspect praised, criticized or mentioned."""
+    row = random_row(rng, held_out, "review", "review", "film", "place")
+    signs, aspects = row.facts["aspects"], phrases.ASPECTS[row.facts["domain"]]
+    name = rng.choice(sorted(signs)) if signs and rng.random() < 0.75 else rng.choice(sorted(aspects))
+    wanted = rng.choice((1, 1, -1, -1, 0))
+    asked = pick(rng, _ASPECT_ASKED[wanted], held_out).replace(
+        "{a}", rng.choice((name, rng.choice(aspects[name].nouns)))
+    )
+    found = signs.get(name, 0)
+    return _filter("aspect", asked, some_fields(rng, row, ("review",)), found == wanted if wanted else found != 0)
+
+
+_KIDS_ASKED: dict[bool, tuple[str, ...]] = {
+    True: (
+        "Is it suitable for kids?", "Is it suitable for children?", "Can children watch it?",
+        "Is this for families?", "Is it fit for kids?", "Would you let a child have it?",
+        "Is the movie suitable for kids?", "Is it child-friendly?", "Is it family-friendly?",
+        "Can I take my children?",
+    ),
+    False: (
+        "Is it for adults only?", "Is it unsuitable for children?", "Should kids stay away from it?",
+        "Is it only for grown-ups?", "Is it bad for children?",
+    ),
+}  # fmt: skip
+
+
+def filter_audience(rng: random.Random, held_out: bool) -> Example:
+    """Yes/no: is it for children, is it for adults only."""
+    while (row := random_row(rng, held_out, "film", "film", "review", "place")).facts["kids"] is None:
+        pass
+    wanted = rng.random() < 0.7
+    asked = pick(rng, _KIDS_ASKED[wanted], held_out)
+    return _filter("audience", asked, some_fields(rng, row, ("review", "movieinfo")), row.facts["kids"] == wanted)
+
+
+_TONE_ASKED = {
+    "angry": (
+        "Is the customer angry?",
+        "Is the message angry?",
+        "Is the writer upset?",
+        "Does the customer sound furious?",
+        "Is the tone angry?",
+    ),
+    "polite": (
+        "Is the message polite?",
+        "Is the customer polite?",
+        "Is the tone friendly?",
+        "Does the writer stay courteous?",
+    ),
+}
+
+
+_URGENT_ASKED = (
+    "Is it urgent?",
+    "Is the message urgent?",
+    "Must it be answered today?",
+    "Does the customer need help quickly?",
+)
+
+
+def filter_tone(rng: random.Random, held_out: bool) -> Example:
+    """Yes/no: tone and urgency of a support message."""
+    row = random_row(rng, held_out, "ticket")
+    fields = some_fields(rng, row, ("message",))
+    if rng.random() < 0.35:
+        return _filter("tone", pick(rng, _URGENT_ASKED, held_out), fields, row.facts["urgent"] is True)
+    wanted = rng.choice(sorted(_TONE_ASKED))
+    return _filter("tone", pick(rng, _TONE_ASKED[wanted], held_out), fields, row.facts["tone"] == wanted)
+
+
+_TOPIC_ASKED = (
+    "Is it about {t}?", "Is the text about {t}?", "Does it concern {t}?", "Is the topic {t}?",
+    "Is {t} the subject?", "Does this belong to {t}?",
+)  # fmt: skip
+
+
+def filter_topic(rng: random.Random, held_out: bool) -> Example:
+    """Yes/no: is a message, article or product of a topic."""
+    kind = rng.choice(("ticket", "news", "review"))
+    row = random_row(rng, held_out, kind)
+    topics, fact, needed = TOPICS[kind]
+    truth = str(row.facts[fact])
+    topic = truth if rng.random() < 0.5 else rng.choice([t for t in topics if t != truth])
+    asked = pick(rng, _TOPIC_ASKED, held_out).replace("{t}", topic)
+    return _filter("topic", asked, some_fields(rng, row, needed), topic == truth)
+
+
+def filter_fact(rng: random.Random, held_out: bool) -> Example:
+    """Yes/no: what stands in a field (a year, a genre, a city, a kind of product)."""
+    how = rng.choice(("year", "genre", "city", "thing"))
+    if how == "year":
+        row = random_row(rng, held_out, "film")
+        bound, after = rng.randrange(1955, 2021, 5), rng.random() < 0.5
+        word = (
+            pick(rng, ("after", "later than"), held_out) if after else pick(rng, ("before", "earlier than"), held_out)
+        )
+        year = int(row.fields["year"])
+        answer = year > bound if after else year < bound
+        return _filter(
+            "fact", f"Was the film released {word} {bound}?", some_fields(rng, row, ("title", "year")), answer
+        )
+    kind, key, values, asked = {
+        "genre": ("film", "genre", phrases.GENRES, ("Is it a {v}?", "Is the genre {v}?")),
+        "city": ("place", "city", words.CITIES, ("Is it in {v}?", "Is the place in {v}?", "Does it lie in {v}?")),
+        "thing": ("review", "thing", words.PRODUCTS, ("Is it a {v}?", "Is the product a {v}?", "Is this about a {v}?")),
+    }[how]
+    row = random_row(rng, held_out, kind)
+    truth = str(row.facts.get(key) or row.fields[key])
+    others = words.PRODUCTS[str(row.facts["category"])] if how == "thing" else tuple(values)
+    value = truth if rng.random() < 0.5 else rng.choice([o for o in others if o != truth])
+    shown = {"genre": ("title", "genre"), "city": ("place", "city"), "thing": ("product", "review")}[how]
+    return _filter(
+        "fact", pick(rng, asked, held_out).replace("{v}", value), some_fields(rng, row, shown), value == truth
+    )

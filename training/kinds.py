@@ -1,0 +1,147 @@
+"""The kinds of rows: reviews of products, films and places, support tickets, news, and company profiles."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from training import phrases, topics, words
+from training.grammar import expand, pick, sentence
+from training.opinions import Subject, noise, review
+from training.rows import Fields, Row, common_slots, person
+
+
+def product_review(rng: random.Random, held_out: bool) -> Row:
+    """A shop's review with product, category and stars."""
+    category = rng.choice(sorted(words.PRODUCTS))
+    thing = rng.choice(words.PRODUCTS[category])
+    fitting = tuple(a for a in phrases.ASPECTS["product"] if category in phrases.ONLY_FOR.get(a, (category,)))
+    kids = rng.choice((None, None, None, True, False))
+    text, facts = review(rng, Subject("product", thing, fitting), held_out, kids)
+    name = f"{words.invented_name(rng, held_out)} {thing}"
+    if rng.random() < 0.5:
+        opener = pick(
+            rng, ("I bought the {p} {t}", "this is my review of the {p}", "the {p} is a present for my {who}"), held_out
+        )
+        slots = {"p": name, "t": words.TIMES, "who": words.PEOPLE}
+        text = sentence(expand(rng, opener, slots)) + " " + text
+    return Row(
+        "review", {"product": name, "review": text}, {**facts, "category": category, "product": name, "thing": thing}
+    )
+
+
+def film_review(rng: random.Random, held_out: bool) -> Row:
+    """A film's review with title, plot line, genre and year."""
+    kids = rng.choice((None, True, False))
+    said_in = rng.choice(("plot", "review", "both")) if kids is not None else "none"
+    subject = Subject("film", "film", tuple(phrases.ASPECTS["film"]))
+    text, facts = review(rng, subject, held_out, kids if said_in in ("review", "both") else None)
+    plots = {True: phrases.PLOTS_FOR_KIDS, False: phrases.PLOTS_FOR_ADULTS}
+    plot = plots[bool(kids)] if said_in in ("plot", "both") else phrases.PLOTS_NEUTRAL
+    slots = {**common_slots(rng, held_out), "city": words.CITIES}
+    title = expand(
+        rng,
+        rng.choice(
+            ("The [Last|Lost|Secret|Blue] {name}", "{name}", "{name} [Rising|Returns]", "A [Night|Day] in {name}")
+        ),
+        slots,
+    )
+    fields: Fields = {
+        "title": title,
+        "movieinfo": sentence(expand(rng, pick(rng, plot, held_out), slots)),
+        "genre": rng.choice(phrases.GENRES),
+        "year": rng.randrange(1950, 2026),
+        "review": text,
+    }
+    return Row("film", fields, {**facts, "kids": kids, "said_in": said_in, "title": title})
+
+
+def place_review(rng: random.Random, held_out: bool) -> Row:
+    """A review of a restaurant, hotel or other place."""
+    thing = rng.choice(phrases.PLACES)
+    subject = Subject("place", thing, tuple(phrases.ASPECTS["place"]))
+    text, facts = review(rng, subject, held_out, rng.choice((None, None, True, False)))
+    city, name = rng.choice(words.CITIES), f"{thing.title()} {words.invented_name(rng, held_out)}"
+    if rng.random() < 0.6:
+        opener = pick(
+            rng,
+            ("we stayed at {n} in {c}", "{n} in {c} is a {t}", "last year we found {n} in {c}", "a visit to {n}, {c}"),
+            held_out,
+        )
+        text = sentence(expand(rng, opener, {"n": name, "c": city, "t": thing})) + " " + text
+    return Row("place", {"place": name, "city": city, "review": text}, {**facts, "place": name, "city": city})
+
+
+def ticket(rng: random.Random, held_out: bool) -> Row:
+    """A message to a support team, with a topic, a tone and perhaps an urgency."""
+    topic, tone = rng.choice(sorted(topics.TICKETS)), rng.choice(("angry", "polite", "neutral"))
+    tone = "polite" if topic == "praise" else tone
+    slots = {**common_slots(rng, held_out), "product": rng.choice(words.PRODUCTS[rng.choice(sorted(words.PRODUCTS))])}
+    parts = [sentence(expand(rng, pick(rng, topics.TICKETS[topic], held_out), slots))]
+    if mood := expand(rng, pick(rng, topics.TONES[tone], held_out), slots):
+        parts.insert(rng.choice((0, 1)), sentence(mood))
+    urgent = rng.choice((None, True, False)) if topic != "praise" else None
+    if urgent is not None:
+        parts.append(sentence(expand(rng, pick(rng, topics.URGENT if urgent else topics.NOT_URGENT, held_out), slots)))
+    facts = {"topic": topic, "tone": tone, "urgent": urgent}
+    return Row("ticket", {"customer": person(rng, held_out), "message": noise(rng, " ".join(parts))}, facts)
+
+
+def news(rng: random.Random, held_out: bool) -> Row:
+    """One to three sentences of news about one topic."""
+    topic = rng.choice(sorted(topics.NEWS))
+    keys, templates = topics.NEWS[topic]
+    said = [
+        sentence(
+            expand(
+                rng, pick(rng, templates, held_out), {**common_slots(rng, held_out), "city": words.CITIES, "key": keys}
+            )
+        )
+        for _ in range(rng.choice((1, 2, 2, 3)))
+    ]
+    return Row("news", {"headline": said[0], "text": " ".join(said[1:] or said)}, {"topic": topic})
+
+
+_PROFILE = {
+    "founder": (
+        "{name} was founded by {founder} in {year}.",
+        "{founder} started {name} in {year}.",
+        "In {year}, {founder} founded {name}.",
+    ),
+    "city": ("Its head office is in {city}.", "The company is based in {city}.", "Today it works from {city}."),
+    "product": ("It makes {product}s.", "It sells {product}s.", "{name} is known for its {product}s."),
+    "employees": (
+        "It has {employees} employees.",
+        "About {employees} people work there.",
+        "It employs {employees} people.",
+    ),
+    "head": ("It is led by {head}.", "{head} runs the company today.", "The head of {name} is {head}."),
+}
+
+
+def profile(rng: random.Random, held_out: bool) -> Row:
+    """A short article about an invented company, for questions whose answer stands in the text."""
+    category = rng.choice(("electronics", "toys", "garden", "furniture"))
+    facts = {
+        "name": words.invented_name(rng, held_out),
+        "founder": person(rng, held_out),
+        "year": str(rng.randrange(1850, 2025)),
+        "city": rng.choice(words.CITIES),
+        "product": rng.choice([p for p in words.PRODUCTS[category] if not p.endswith("s")]),
+        "employees": str(rng.randrange(12, 9000)),
+        "head": person(rng, held_out),
+    }
+    told = ["founder", *rng.sample(("city", "product", "employees", "head"), rng.choice((1, 2, 3)))]
+    text = " ".join(expand(rng, pick(rng, _PROFILE[t], held_out), facts) for t in told)
+    shown = {"name", "year", *told}
+    return Row("profile", {"company": facts["name"], "context": text}, {k: v for k, v in facts.items() if k in shown})
+
+
+KINDS: dict[str, Callable[[random.Random, bool], Row]] = {
+    "review": product_review,
+    "film": film_review,
+    "place": place_review,
+    "ticket": ticket,
+    "news": news,
+    "profile": profile,
+}

@@ -1,0 +1,94 @@
+"""Classification: sentiment, topic and tone among labels that vary by prompt, and ratings."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+from training.examples import TOPICS, Example, random_row, some_fields
+from training.grammar import pick
+
+_LABELS: tuple[Mapping[str, str], ...] = tuple(
+    dict(zip(("positive", "negative", "mixed", "neutral"), names, strict=True))
+    for names in (
+        ("positive", "negative", "mixed", "neutral"),
+        ("positive", "negative", "mixed", "neutral"),
+        ("positive", "negative", "mixed", "neutral"),
+        ("good", "bad", "mixed", "neutral"),
+        ("happy", "unhappy", "undecided", "no opinion"),
+        ("satisfied", "dissatisfied", "mixed", "neutral"),
+        ("praise", "complaint", "both", "neither"),
+        ("POSITIVE", "NEGATIVE", "MIXED", "NEUTRAL"),
+        ("fresh", "rotten", "mixed", "neutral"),
+        ("like", "dislike", "mixed", "neutral"),
+    )
+)
+
+
+_SENTIMENT_ASKED = (
+    "", "", "", "What is the sentiment of the review?", "How does the reviewer feel?", "Classify the sentiment.",
+    "Which sentiment does the text express?", "Is the opinion favourable?", "Sentiment of this review",
+    "What does the writer think of it?", "Decide how the author judges it.", "Label the review.",
+    "Tell the mood of the customer.",
+)  # fmt: skip
+
+
+def sentiment(rng: random.Random, held_out: bool) -> Example:
+    """Two, three or four classes of opinion, by varying label words."""
+    names = rng.choice(_LABELS)
+    classes = rng.choice(
+        (("positive", "negative"), ("positive", "negative", "mixed"), ("positive", "negative", "neutral"), tuple(names))
+    )
+    while (row := random_row(rng, held_out, "review", "review", "film", "place")).facts["polarity"] not in classes:
+        pass
+    labels = tuple(names[c] for c in rng.sample(classes, len(classes)))
+    asked = pick(rng, _SENTIMENT_ASKED, held_out)
+    answer = names[str(row.facts["polarity"])]
+    return Example(
+        f"sentiment_{min(len(classes), 3)}", "llm_classify", asked, some_fields(rng, row, ("review",)), answer, labels
+    )
+
+
+_CLASSIFY_ASKED = (
+    "", "", "", "What is it about?", "Classify the topic.", "Which topic does the text have?", "Choose the category.",
+    "Assign a category.", "Sort it into one of the groups.",
+)  # fmt: skip
+
+
+def topic(rng: random.Random, held_out: bool) -> Example:
+    """A topic among labels that vary from prompt to prompt."""
+    kind = rng.choice(("ticket", "ticket", "news", "news", "review"))
+    row = random_row(rng, held_out, kind)
+    topics, fact, needed = TOPICS[kind]
+    truth = str(row.facts[fact])
+    others = rng.sample([t for t in topics if t != truth], rng.choice((1, 2, 3, 4, 5)))
+    labels = rng.sample([truth, *others], len(others) + 1)
+    style = rng.choice((str, str, str, str.capitalize, str.upper))
+    labels = [style(label) for label in labels]
+    fields = some_fields(rng, row, needed)
+    return Example("topic", "llm_classify", pick(rng, _CLASSIFY_ASKED, held_out), fields, style(truth), tuple(labels))
+
+
+def tone(rng: random.Random, held_out: bool) -> Example:
+    """The tone of a support message."""
+    row = random_row(rng, held_out, "ticket")
+    labels = tuple(rng.sample(("angry", "polite", "neutral"), 3))
+    asked = pick(rng, ("", "What is the tone?", "How does the customer sound?", "Classify the tone."), held_out)
+    return Example("tone", "llm_classify", asked, some_fields(rng, row, ("message",)), str(row.facts["tone"]), labels)
+
+
+_RATING_ASKED = (
+    "Rate the review from 1 to 5.", "How many stars from 1 to 5 does the reviewer give?", "Guess the stars (1-5).",
+    "Rating from 1 (bad) to 5 (good)?", "On a scale of 1 to 5, how happy is the customer?",
+    "Give a score from 1 to 5.",
+)  # fmt: skip
+
+
+def rating(rng: random.Random, held_out: bool) -> Example:
+    """Stars from 1 to 5."""
+    row = random_row(rng, held_out, "review", "review", "film", "place")
+    asked, answer = pick(rng, _RATING_ASKED, held_out), str(row.facts["stars"])
+    fields = some_fields(rng, row, ("review",))
+    if rng.random() < 0.5:
+        return Example("rating", "llm_classify", asked, fields, answer, tuple("12345"))
+    return Example("rating", "llm", asked, fields, answer, returns="INT")
