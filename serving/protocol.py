@@ -101,6 +101,12 @@ def requests_to_batch(requests: Sequence[Request]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=UP)
 
 
+def check_schema(batch: pa.RecordBatch) -> None:
+    """Raise EngineFailure unless `batch` has the schema `UP`."""
+    if batch.schema != UP:
+        raise _refused(detail=f"requests must have the schema of protocol {PROTOCOL}, not: {batch.schema}")
+
+
 def batch_to_requests(batch: pa.RecordBatch, call: Call, client: str) -> list[Request]:
     """The requests of a batch of schema `UP`, all of one `call` and `client`."""
     segments = batch.column("segments")

@@ -65,12 +65,8 @@ def _set_part(op: str, argument: Json) -> str:
         return chr(argument)
     if op == "RANGE":
         return "".join(map(chr, range(argument[0], argument[1] + 1)))
-    category = {"CATEGORY_DIGIT": r"\d", "CATEGORY_WORD": r"\w", "CATEGORY_SPACE": " "}.get(
-        str(argument), r"\S"
-    )
-    return (
-        "" if str(op) == "NEGATE" else "".join(c for c in map(chr, range(32, 127)) if re.match(category, c))
-    )
+    category = {"CATEGORY_DIGIT": r"\d", "CATEGORY_WORD": r"\w", "CATEGORY_SPACE": " "}.get(str(argument), r"\S")
+    return "" if str(op) == "NEGATE" else "".join(c for c in map(chr, range(32, 127)) if re.match(category, c))
 
 
 def sample_schema(schema: Json, rng: random.Random, root: Mapping[str, Any] | None = None) -> Json:
@@ -93,9 +89,7 @@ def sample_schema(schema: Json, rng: random.Random, root: Mapping[str, Any] | No
 def _sample_type(kind: str, schema: Mapping[str, Any], rng: random.Random, root: Mapping[str, Any]) -> Json:
     match kind:
         case "object":
-            return {
-                name: sample_schema(part, rng, root) for name, part in schema.get("properties", {}).items()
-            }
+            return {name: sample_schema(part, rng, root) for name, part in schema.get("properties", {}).items()}
         case "array":
             low = schema.get("minItems", 0)
             count = rng.randint(low, schema.get("maxItems", low + 3))

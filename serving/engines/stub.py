@@ -110,9 +110,7 @@ class StubEngine:
         cached = common_prefix(prompt, self._previous) // BYTES_PER_TOKEN
         self._previous = prompt
         usage = Usage(_tokens(prompt), cached, _tokens(text))
-        for name, value in zip(
-            ("prompt_tokens", "cached_tokens", "output_tokens"), _fields(usage), strict=True
-        ):
+        for name, value in zip(("prompt_tokens", "cached_tokens", "output_tokens"), _fields(usage), strict=True):
             self._stats[name] += value
         return usage
 

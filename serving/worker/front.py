@@ -18,13 +18,15 @@ from types import FrameType
 import pyarrow as pa
 from pyarrow import flight
 from spark_llm.serving.core import EngineFailure
-from spark_llm.serving.protocol import DOWN, StreamHeader, failure_to_dict, from_metadata, to_metadata
+from spark_llm.serving.protocol import DOWN, StreamHeader, check_schema, failure_to_dict, from_metadata, to_metadata
 from spark_llm.serving.worker.dispatch import Dispatch
 from spark_llm.serving.worker.host import Host
 from spark_llm.serving.worker.rendezvous import Endpoint, Rendezvous, WorkerConf, worker_key
 from spark_llm.serving.worker.stream import Stream
 
 TEND_SECONDS = 0.5
+ANSWER_SECONDS = 0.2
+"""Time for the answer to `shutdown` to leave before the process ends."""
 SOCKET_PATH_BYTES = 100
 """Longer paths do not fit the address of a Unix socket (108 bytes on Linux, 104 elsewhere)."""
 
@@ -82,11 +84,12 @@ class Front(flight.FlightServerBase):  # type: ignore[misc]
             if "report" in (message := from_metadata(chunk.app_metadata)):
                 self._host.report(stream, **message["report"])
             if chunk.data is not None:
+                check_schema(chunk.data)
                 self._host.ask(stream, dispatch, chunk.data)
 
     def do_action(self, _context: flight.ServerCallContext, action: flight.Action) -> list[flight.Result]:
         if action.type == "shutdown":
-            self.ended.set()
+            threading.Timer(ANSWER_SECONDS, self.ended.set).start()
         if action.type in {"ping", "shutdown"}:
             return []
         if action.type == "stats":
