@@ -34,12 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     commands.add_parser("jar", help="print the path of the extension's JAR")
     commands.add_parser("conf", help="print the table of spark.llm.* settings")
-    sql = commands.add_parser("sql", help="run spark-sql with the extension and a progress line", add_help=False)
-    sql.add_argument("rest", nargs=argparse.REMAINDER, help="arguments of spark-sql, e.g. -f query.sql")
+    commands.add_parser("sql", help="run spark-sql, with its arguments, and show progress", add_help=False)
     demo = commands.add_parser("demo", help="run the examples on the embedded model")
     demo.add_argument("--examples", type=Path, default=Path("sql_examples"), help="folder of the example files")
     commands.add_parser("stop", help="end this host's engine worker")
-    given = parser.parse_args(arguments)
+    given, rest = parser.parse_known_args(arguments)
+    if rest and given.command != "sql":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    given.rest = rest
     try:
         return _COMMANDS[given.command](given)
     except (JavaNotUsable, EngineFailure) as failure:

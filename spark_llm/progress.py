@@ -81,7 +81,8 @@ def progress_line(last: tuple[float, dict[str, Any]] | None, now: dict[str, Any]
     'llm: 40 rows, 30 calls, 80 % of 1,000 prompt tokens from the cache'
     """
     share = round(100 * now["cached"] / now["prompt"]) if now["prompt"] else 0
-    line = f"llm: {now['rows']:,} rows, {now['calls']:,} calls, {share} % of {now['prompt']:,} prompt tokens from the cache"
+    line = f"llm: {now['rows']:,} rows, {now['calls']:,} calls"
+    line += f", {share} % of {now['prompt']:,} prompt tokens from the cache"
     if now["errors"]:
         line += f", {now['errors']:,} errors"
     if last is not None and (seconds := time.monotonic() - last[0]) > 0:
