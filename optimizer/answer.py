@@ -9,6 +9,7 @@ from typing import Any
 from spark_llm.optimizer.core import CallSpec
 from spark_llm.optimizer.ddl import to_ddl
 from spark_llm.optimizer.errors import InvalidCall
+from spark_llm.optimizer.options import malformed
 from spark_llm.optimizer.schema import json_schema
 
 
@@ -28,9 +29,7 @@ def describe_answer(spec: CallSpec) -> Answer:
     Raises
     ------
     InvalidCall
-        A JSON Schema that is no JSON object, or an unusable `spark.llm.maxTokens`.
-    ValueError
-        A result type that no answer can have.
+        A result type that no answer can have, a JSON Schema that is no JSON object, an unusable `spark.llm.maxTokens`.
 
     Examples
     --------
@@ -50,14 +49,21 @@ def describe_answer(spec: CallSpec) -> Answer:
         return Answer("json_schema", text, f"\nAnswer only with JSON of the JSON Schema {text}.", _max_tokens(spec))
     if spec.result_type == "string":
         return Answer("none", None, "", _max_tokens(spec))
-    schema, ddl = json.dumps(json_schema(spec.result_type)), to_ddl(spec.result_type)
-    return Answer("json_schema", schema, f"\nAnswer only with JSON of the SQL type {ddl}.", _max_tokens(spec))
+    sentence = f"\nAnswer only with JSON of the SQL type {to_ddl(spec.result_type)}."
+    return Answer("json_schema", _schema(spec), sentence, _max_tokens(spec))
 
 
 def _choices(spec: CallSpec, texts: list[str], sentence: str) -> Answer:
     # A token is at least one byte, and one more ends the answer: a choice is never cut by default.
     longest = max(len(text.encode()) for text in texts) + 1
     return Answer("choices", texts, sentence, spec.options.get("max_tokens", longest))
+
+
+def _schema(spec: CallSpec) -> str:
+    try:
+        return json.dumps(json_schema(spec.result_type))
+    except ValueError as error:
+        raise malformed(spec.function, str(error)) from None
 
 
 def _checked(function: str, text: str) -> str:

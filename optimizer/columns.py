@@ -32,7 +32,7 @@ class Column:
     lengths : float64 array of shape (k,)
         Characters of each rendered cell.
     prefixes : uint8 array of shape (k, PREFIX)
-        The first bytes of each value, padded with zeros.
+        The first bytes of each cell after its label, padded with zeros.
     label : int
         Characters with which every cell of the column begins.
     pieces : list of k tuples of str
@@ -56,13 +56,12 @@ def encode(values: Strings, label: str, render: Callable[[str | None], tuple[str
     distinct = encoded.dictionary.take(by_rank)
     pieces = [(label + first, *rest) for first, *rest in map(render, distinct.to_pylist())]
     lengths = np.fromiter((sum(map(len, cell)) + 2 for cell in pieces), dtype=np.float64, count=len(pieces))
-    return Column(rank[encoded.indices.to_numpy()], lengths, _prefixes(distinct), len(label), pieces)
+    return Column(rank[encoded.indices.to_numpy()], lengths, _prefixes(pieces, len(label)), len(label), pieces)
 
 
-def _prefixes(distinct: pa.Array) -> npt.NDArray[np.uint8]:
-    head = pc.binary_slice(pc.fill_null(distinct.cast(pa.large_binary()), b""), 0, PREFIX)
-    packed = np.array(head.to_pylist() or [b""], dtype=f"S{PREFIX}")[: len(distinct)]
-    return packed.view(np.uint8).reshape(len(distinct), PREFIX)
+def _prefixes(pieces: list[tuple[str, ...]], label: int) -> npt.NDArray[np.uint8]:
+    heads = [cell[0][label : label + PREFIX].encode() for cell in pieces]
+    return np.array(heads, dtype=f"S{PREFIX}").view(np.uint8).reshape(len(pieces), PREFIX)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,16 @@ _IMPLIED = {"llm_classify": ("choices",), "llm_extract": ("returns",)}
 
 _EXCLUSIVE = ("choices", "returns", "json_schema", "regex")
 
+_TYPES = {
+    "string": "a constant STRING",
+    "int": "a constant INT",
+    "long": "a constant BIGINT",
+    "double": "a constant number",
+    "boolean": "true or false",
+    "string_array": "a constant non-empty ARRAY<STRING>",
+    "ddl": "a constant SQL type",
+}
+
 
 def check_options(function: str, options: Mapping[str, Any]) -> None:
     """Raise `InvalidCall` for an unknown option or a value outside its type, naming what is accepted.
@@ -55,7 +65,7 @@ def _check_value(function: str, name: str, value: object) -> None:
             option=name,
             expected=_expected(rule),
             actual=actual,
-            doc=rule["doc"],
+            doc=f"{name}: {rule['doc']}.",
         )
 
 
@@ -79,8 +89,8 @@ def _fits(rule: Mapping[str, Any], value: object) -> bool:
 def _expected(rule: Mapping[str, Any]) -> str:
     if "choices" in rule:
         return "one of " + ", ".join(f"'{choice}'" for choice in rule["choices"])
-    limits = [f"{word} {rule[key]}" for key, word in (("minimum", ">="), ("maximum", "<=")) if key in rule]
-    return " ".join([{"string_array": "a non-empty array of strings"}.get(rule["type"], f"a {rule['type']}"), *limits])
+    limits = [f"{sign} {rule[key]}" for key, sign in (("minimum", ">="), ("maximum", "<=")) if key in rule]
+    return f"{_TYPES[rule['type']]} {' and '.join(limits)}".strip()
 
 
 def _check_labels(labels: Sequence[str]) -> None:

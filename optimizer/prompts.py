@@ -45,15 +45,16 @@ def prepare(spec: CallSpec) -> Prompt:
     """The prompt of a call.
 
     `{name}` in the instruction refers to the field of exactly that name: it becomes the quoted name, or the row's
-    value with `inline => true` (the field then leaves the JSON object). `{{name}}` is the text `{name}`, `{{` the text
-    `{`; every other brace stays as it is.
+    value with `inline => true` (the field then leaves the JSON object). `{{` is the text `{`, and a `}}` after it `}`;
+    every other brace stays as it is.
 
     Raises
     ------
     InvalidCall
-        Unknown or unusable options, an `unordered` name that is no array field, repeated field names.
+        Unknown or unusable options, an `unordered` name that is no array field, repeated field names, a result type
+        that no answer can have.
     ValueError
-        A result type that no answer can have.
+        A plan that is none of this call.
 
     Examples
     --------
@@ -109,14 +110,18 @@ def _expand(spec: CallSpec, text: str) -> Iterator[str | int]:
     names = {f.name: i for i, f in enumerate(spec.fields) if f.kind != "prompt"}
     references = "|".join(map(re.escape, names)) or "(?!)"
     inline = spec.options.get("inline", False)
-    end = 0
-    for match in re.finditer(rf"\{{\{{(?:([^{{}}]*)\}}\}})?|\{{({references})\}}", text):
+    end = opened = 0
+    for match in re.finditer(rf"\{{\{{|\}}\}}|\{{({references})\}}", text):
         yield text[end : match.start()]
-        end, name = match.end(), match[2]
-        if name is None:
-            yield "{" if match[1] is None else "{" + match[1] + "}"
-        else:
-            yield names[name] if inline else json.dumps(name, ensure_ascii=False)
+        end = match.end()
+        if match[1] is not None:
+            yield names[match[1]] if inline else json.dumps(match[1], ensure_ascii=False)
+        elif match[0] == "{{":
+            opened += 1
+            yield "{"
+        else:  # closes an escape, else it is text: JSON examples end so
+            yield "}" if opened else "}}"
+            opened -= opened > 0
     yield text[end:]
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from spark_llm.optimizer.columns import Column
+from spark_llm.optimizer.field_order import rank_columns
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -140,11 +141,9 @@ def _partial(table: _Table, laid: Ints, order: Ints, depth: Ints) -> float:
 
 
 def _by_statistics(table: _Table, order: Ints) -> Ints:
-    """Columns of `order` by average length² · (n / distinct - 1), then by length; ties as in `order`."""
-    length = table.lengths[table.cells].mean(axis=0)[order]
+    """Columns of `order` by the window's own statistics; ties as in `order`."""
     distinct = np.array([len(np.unique(table.cells[:, column])) for column in order])
-    score = length**2 * (len(table.cells) / distinct - 1)
-    return order[np.lexsort((-length, -score))]
+    return order[rank_columns(table.lengths[table.cells].mean(axis=0)[order], len(table.cells) / distinct)]
 
 
 def _greedy(table: _Table, statistics: Ints, pinned: int, exponent: float) -> Ints:

@@ -1,0 +1,121 @@
+"""The resident planner: `python -m spark_llm.optimizer.serve`.
+
+A frame is a 4-byte big-endian length and so many bytes of UTF-8 JSON. Requests come on stdin, one answer each goes to
+stdout, in order, until stdin ends:
+
+    {"id": 1, "method": "plan", "params": {"calls": [CallSpec, ...], "sample": {"columns": [[[value, ...], ...], ...]},
+                                           "rows_estimate": 15000, "default_parallelism": 8, "sql": "SELECT ..."}}
+    {"id": 1, "result": {"calls": [{"order": [1, 0], "reasons": ["..."], "estimate": {"rows": 15000, ...}}]}}
+    {"id": 2, "method": "check", "params": {"call": CallSpec}}
+    {"id": 2, "result": {}}
+    {"id": 3, "error": {"condition": "LLM_UNKNOWN_OPTION", "message": "..."}}
+
+`sample.columns` holds one list of columns per call, one column of rendered values (text or null) per field. Only
+`calls` is required.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, BinaryIO
+
+from spark_llm.optimizer.core import CallSpec
+from spark_llm.optimizer.errors import InvalidCall
+
+MAX_FRAME = 256 << 20
+_BAD_REQUEST = "PLANNER_BAD_REQUEST"
+_FAILED = "PLANNER_FAILED"
+
+Json = dict[str, Any]
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer frames from `requests` until it ends."""
+    while (frame := _read(requests)) is not None:
+        body = json.dumps(answer(frame), ensure_ascii=False).encode()
+        answers.write(struct.pack(">I", len(body)) + body)
+        answers.flush()
+
+
+def _read(stream: BinaryIO) -> bytes | None:
+    """The next frame, None at the end. One longer than `MAX_FRAME` is skipped and read as empty."""
+    if len(header := stream.read(4)) < 4:
+        return None
+    left = struct.unpack(">I", header)[0]
+    if left <= MAX_FRAME:
+        frame = stream.read(left)
+        return frame if len(frame) == left else None
+    while left and (piece := stream.read(min(left, 1 << 20))):
+        left -= len(piece)
+    return None if left else b""
+
+
+def answer(frame: bytes) -> Json:
+    """The answer to one request; never raises."""
+    request: Json = {}
+    try:
+        request = _object(json.loads(frame))
+        method = _METHODS.get(request.get("method", ""))
+        if method is None:
+            return _error(request, _BAD_REQUEST, f"method must be one of {', '.join(_METHODS)}")
+        return {"id": request.get("id"), "result": method(_object(request.get("params")))}
+    except InvalidCall as error:
+        return _error(request, error.condition, str(error))
+    except (KeyError, json.JSONDecodeError, UnicodeDecodeError, _BadRequest) as error:
+        return _error(request, _BAD_REQUEST, f"the request is not as documented: {type(error).__name__}: {error}")
+    except Exception as error:  # its text may hold data of a row; the session goes on in the order as written
+        return _error(request, _FAILED, type(error).__name__)
+
+
+class _BadRequest(ValueError):
+    pass
+
+
+def _object(value: object) -> Json:
+    if not isinstance(value, dict):
+        msg = f"an object is needed, got {type(value).__name__}"
+        raise _BadRequest(msg)
+    return value
+
+
+def _error(request: Mapping[str, Any], condition: str, message: str) -> Json:
+    return {"id": request.get("id"), "error": {"condition": condition, "message": message}}
+
+
+def _spec(raw: Json) -> CallSpec:
+    return CallSpec.from_json(json.dumps(raw))
+
+
+def _plan(params: Json) -> Json:
+    from spark_llm.optimizer.plan import plan_call
+
+    calls = [_spec(raw) for raw in params["calls"]]
+    samples = (params.get("sample") or {}).get("columns") or [[] for _ in calls]
+    rows = params.get("rows_estimate")
+    return {"calls": [asdict(plan_call(c, s, rows)) for c, s in zip(calls, samples, strict=True)]}
+
+
+def _check(params: Json) -> Json:
+    from spark_llm.optimizer.prompts import prepare
+
+    prepare(_spec(params["call"]))
+    return {}
+
+
+_METHODS: Mapping[str, Callable[[Json], Json]] = {"plan": _plan, "check": _check}
+
+
+def main() -> None:
+    """Serve on stdin and stdout; whatever a library prints goes to stderr."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    serve(sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    main()
