@@ -62,7 +62,8 @@ def plan_cascade(queries: Sequence[Query], page_size: int) -> list[Group]:
 
     Queries should stand in the order of their page tables (`table_order`), so that the rows of sharers are contiguous.
     """
-    groups, depths = [], [0] * len(queries)
+    groups: list[Group] = []
+    depths = [0] * len(queries)
     for first, last, start, end in _shared_runs(queries, page_size):
         depths[first:last] = [end] * (last - first)
         groups += _trunk(queries[first:last], start, end, page_size)

@@ -38,6 +38,8 @@ class GrammarCompiler:
         self._compiled: dict[tuple[str, str], Any] = {}
         self.words = -(-vocab_size // 32)
         self._only_stop = _mask_of(self.stop_ids, self.words)
+        raw_control = [i for i, token in enumerate(info.decoded_vocab) if any(byte < 0x20 for byte in token)]
+        self._no_control = ~_mask_of(raw_control, self.words)
 
     def matcher(self, constraint: Constraint) -> Grammar:
         """A matcher at the start of an answer.
@@ -51,7 +53,10 @@ class GrammarCompiler:
         key = (constraint.kind, value)
         if key not in self._compiled:
             self._compiled[key] = self._compile(constraint, value)
-        return Grammar(self._xgrammar.GrammarMatcher(self._compiled[key]), self._tokenizer, self._only_stop)
+        # JSON never has raw control characters; xgrammar lets them into strings that have a length limit
+        allowed = self._no_control if constraint.kind == "json_schema" else ~np.zeros(self.words, np.int32)
+        matcher = self._xgrammar.GrammarMatcher(self._compiled[key])
+        return Grammar(matcher, self._tokenizer, self._only_stop, allowed)
 
     def _compile(self, constraint: Constraint, value: str) -> Any:
         try:
@@ -67,8 +72,8 @@ class GrammarCompiler:
 class Grammar:
     """Where one answer stands in its grammar."""
 
-    def __init__(self, matcher: Any, tokenizer: Tokenizer, only_stop: Mask) -> None:
-        self._matcher, self._tokenizer, self._only_stop = matcher, tokenizer, only_stop
+    def __init__(self, matcher: Any, tokenizer: Tokenizer, only_stop: Mask, allowed: Mask) -> None:
+        self._matcher, self._tokenizer, self._only_stop, self._allowed = matcher, tokenizer, only_stop, allowed
         self.mask: Mask = np.empty(len(only_stop), np.int32)  # bit t of word t // 32: token t may come next
         self._refresh()
 
@@ -92,7 +97,7 @@ class Grammar:
         """
         text = self._matcher.find_jump_forward_string()
         tokens = self._tokenizer.encode(text).tolist() if text else []
-        ahead = Grammar(self._matcher.fork(), self._tokenizer, self._only_stop) if tokens else self
+        ahead = Grammar(self._matcher.fork(), self._tokenizer, self._only_stop, self._allowed) if tokens else self
         if not all(ahead.accept(token) for token in tokens):
             tokens = []  # the tokenizer normalizes the text into another
         elif not ahead.finished:
@@ -106,6 +111,7 @@ class Grammar:
 
     def _refresh(self) -> None:
         self._matcher.fill_next_token_bitmask(self.mask[None], 0)
+        self.mask &= self._allowed
 
 
 def apply_masks(logits: Tensor, masks: dict[int, Mask]) -> None:

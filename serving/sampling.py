@@ -41,7 +41,7 @@ def _nucleus(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
         torch.tensor([value], dtype=torch.float64, device=logits.device).T
         for value in zip(*((draw.temperature, draw.top_p, draw.uniform) for draw in draws), strict=True)
     )
-    probabilities, order = torch.softmax(logits.double() / temperature, -1).sort(-1, descending=True, stable=True)
+    probabilities, order = torch.softmax(logits.double() / temperature, -1).sort(stable=True, descending=True)
     summed = probabilities.cumsum(-1)
     kept = summed - probabilities < top_p
     total = (probabilities * kept).sum(-1, keepdim=True)

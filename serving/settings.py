@@ -43,7 +43,8 @@ class NativeSettings:
         for name, value in args.items():
             if name not in types:
                 raise _bad(args, f"unknown setting '{name}'; accepted: {', '.join(types)}")
-            if type(value) is not types[name] or (types[name] is int and value < 0):
+            negative = isinstance(value, int) and value < 0
+            if type(value) is not types[name] or negative:
                 raise _bad(args, f"'{name}' must be a {types[name].__name__}, not negative")
         settings = cls(**args)
         if settings.dtype not in {"auto", *DTYPES}:

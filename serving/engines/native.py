@@ -134,6 +134,7 @@ class NativeEngine:
             self._grammars = GrammarCompiler(self._tokenizer, vocab_size, self._stop_ids)
         return self._grammars.matcher(constraint)
 
+    @torch.inference_mode()
     def _compute(self) -> None:
         step = self._scheduler.schedule()
         if not step.chunks:  # a lone sequence gave back its pages, and is admitted again by the next step

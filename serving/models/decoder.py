@@ -80,7 +80,7 @@ class Decoder:
     ) -> Tensor:
         config = self.config
         heads = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
-        q, k, v = layer.qkv(x).view(len(x), -1, config.head_dim).split(heads, dim=1)
+        q, k, v = layer.qkv(x).view(len(x), -1, config.head_dim).split_with_sizes(heads, dim=1)
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = rms_norm(q, layer.q_norm, config.norm_eps), rms_norm(k, layer.k_norm, config.norm_eps)
         q, k = rotate(q, *rotation), rotate(k, *rotation)

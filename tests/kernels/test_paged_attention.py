@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-
 from spark_llm.kernels import cascade
 from spark_llm.kernels.attention import attend, attend_reference, merge_states
 from spark_llm.kernels.cascade import Query, plan_cascade, table_order
@@ -71,9 +70,7 @@ def test_the_plan_covers_every_visible_key_once(monkeypatch, min_shared):
         for query in queries:
             slots = (query.table[:, None] * 4 + np.arange(4)).reshape(-1)
             for position in range(query.start, query.end):
-                assert sorted(seen[query.row + position - query.start]) == sorted(
-                    slots[: position + 1].tolist()
-                )
+                assert sorted(seen[query.row + position - query.start]) == sorted(slots[: position + 1].tolist())
 
 
 def test_sharers_read_the_trunk_in_one_call():

@@ -114,5 +114,3 @@ def drain(engine, *, check: bool = True) -> dict:
 
 def constrained(kind: str, value, **options) -> Call:
     return Call("c", "Question", constraint=Constraint(kind, value), **options)
-
-

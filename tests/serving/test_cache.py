@@ -1,0 +1,144 @@
+"""The prefix cache against an oracle that knows every token of every page."""
+
+import numpy as np
+import pytest
+
+from spark_llm.serving.cache.radix import PrefixCache
+
+
+class Oracle:
+    """Sequences that write their tokens into simulated pages, and what the cache may claim about them."""
+
+    def __init__(self, pages: int, page_size: int, seed: int) -> None:
+        self.cache = PrefixCache(pages, page_size)
+        self.size = page_size
+        self.content = np.full((pages, page_size), -1, np.int64)  # hash of the prefix that ends at the slot
+        self.rng = np.random.default_rng(seed)
+        self.live = []  # (node, tokens, table, first own page)
+
+    def random_tokens(self) -> np.ndarray:
+        if self.live and self.rng.random() < 0.5:
+            base = self.live[int(self.rng.integers(len(self.live)))][1]
+            base = base[: int(self.rng.integers(len(base) + 1))]
+        else:
+            base = np.empty(0, np.int32)
+        return np.concatenate([base, self.rng.integers(0, 3, int(self.rng.integers(1, 4 * self.size)))]).astype(
+            np.int32
+        )
+
+    def write(self, table, tokens, start) -> None:
+        for p in range(start, len(tokens)):
+            self.content[table[p // self.size], p % self.size] = hash(tokens[: p + 1].tobytes())
+
+    def assert_readable(self, table, tokens) -> None:
+        for p in range(len(tokens)):
+            assert self.content[table[p // self.size], p % self.size] == hash(tokens[: p + 1].tobytes())
+
+    def start(self) -> None:
+        tokens = self.random_tokens()
+        node = self.cache.match(tokens)
+        assert node.end <= len(tokens)
+        table = self.cache.table(node)
+        self.assert_readable(table, tokens[: node.end])
+        self.cache.lock(node)
+        first = node.end // self.size
+        own = self.cache.allocate(self.cache.pool.pages_for(len(tokens)) - first)
+        if own is None:
+            self.cache.unlock(node)
+            return
+        if node.end % self.size:
+            self.content[own[0], : node.end % self.size] = self.content[table[-1], : node.end % self.size]
+        table = np.concatenate([table[:first], own])
+        self.write(table, tokens, node.end)
+        node = self.cache.insert(node, tokens[node.end :], table)
+        assert node.end == len(tokens)
+        self.live.append([node, tokens, table, first])
+
+    def grow(self) -> None:
+        entry = self.live[int(self.rng.integers(len(self.live)))]
+        node, tokens, table, _ = entry
+        longer = np.append(tokens, self.rng.integers(0, 3, int(self.rng.integers(1, self.size + 1)))).astype(np.int32)
+        pages = self.cache.allocate(self.cache.pool.pages_for(len(longer)) - len(table))
+        if pages is None:
+            return
+        table = np.concatenate([table, pages])
+        self.write(table, longer, len(tokens))
+        entry[:3] = self.cache.insert(node, longer[len(tokens) :], table), longer, table
+
+    def end(self) -> None:
+        node, tokens, table, first = self.live.pop(int(self.rng.integers(len(self.live))))
+        self.assert_readable(table, tokens)
+        self.cache.unlock(node)
+        self.cache.pool.unpin(table[first:])
+        self.cache.pool.release(table[first:])
+
+    def check(self) -> None:
+        self.cache.check_integrity(table[first:] for _, _, table, first in self.live)
+        for node, tokens, table, _ in self.live:
+            assert node.end == len(tokens), "a locked node was evicted or changed"
+            self.assert_readable(table, tokens)
+            self.assert_readable(self.cache.table(node), tokens)
+
+
+@pytest.mark.parametrize("page_size", [1, 4, 16])
+@pytest.mark.parametrize("pages", [12, 60])
+def test_random_operations_keep_every_page_right(page_size, pages):
+    oracle = Oracle(pages, page_size, seed=page_size * pages)
+    for i in range(1500):
+        choices = [oracle.start, *([oracle.grow, oracle.end] if oracle.live else [])]
+        choices[int(oracle.rng.integers(len(choices)))]()
+        if i % 5 == 0:
+            oracle.check()
+    assert oracle.cache.evicted_tokens > 0
+    while oracle.live:
+        oracle.end()
+    oracle.cache.clear()
+    oracle.check()
+    assert oracle.cache.pool.free == pages
+    assert list(oracle.cache.nodes()) == [oracle.cache.root]
+
+
+def put(cache: PrefixCache, tokens: list[int]) -> None:
+    """Leave a prefix in the cache, as a finished sequence does."""
+    run = np.array(tokens, np.int32)
+    node = cache.match(run)
+    cache.lock(node)
+    own = cache.allocate(cache.pool.pages_for(len(run)) - node.end // cache.page_size)
+    table = np.concatenate([cache.table(node)[: node.end // cache.page_size], own])
+    cache.unlock(cache.insert(node, run[node.end :], table))
+    cache.pool.unpin(own)
+    cache.pool.release(own)
+
+
+def matched(cache: PrefixCache, tokens: list[int]) -> int:
+    return cache.matched_length(np.array(tokens, np.int32))
+
+
+def test_prefixes_match_to_the_token_and_splits_copy_nothing():
+    cache = PrefixCache(8, 4)
+    put(cache, [1, 2, 3, 4, 5, 6, 7])
+    free = cache.pool.free
+    assert [matched(cache, p) for p in ([1, 2, 3, 9], [1, 2, 3, 4, 5, 6, 9], [2], [])] == [3, 6, 0, 0]
+    assert cache.match(np.array([1, 2, 3, 4, 5, 6, 9], np.int32)).end == 6
+    assert cache.pool.free == free, "a split holds the boundary page twice, and needs no new one"
+    cache.check_integrity()
+
+
+def test_evicts_the_least_recently_used_leaf_first():
+    cache = PrefixCache(3, 4)
+    for head in (1, 2, 3):
+        put(cache, [head] * 4)
+    assert cache.match(np.array([1] * 4, np.int32)).end == 4
+    put(cache, [4] * 4)
+    assert [matched(cache, [head] * 4) for head in (1, 2, 3, 4)] == [4, 0, 4, 4]
+    cache.check_integrity()
+
+
+def test_allocation_beyond_what_can_be_evicted_changes_nothing():
+    cache = PrefixCache(3, 4)
+    put(cache, [1] * 8)
+    node = cache.match(np.array([1] * 8, np.int32))
+    cache.lock(node)
+    assert cache.allocate(2) is None
+    assert matched(cache, [1] * 8) == 8
+    assert cache.pool.available == 1

@@ -1,0 +1,219 @@
+"""The native engine against transformers on tiny random checkpoints: same tokens, however the work is cut and shared."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from spark_llm.serving.core import Call, Constraint
+from spark_llm.serving.scheduler.scheduler import Scheduler
+from spark_llm.serving.scheduler.sequence import Sequence
+from tests.serving.native_checkpoints import (
+    FAMILIES,
+    drain,
+    engine_for,
+    oracle,
+    oracle_greedy,
+    requests_for,
+    write_checkpoint,
+)
+
+CALL = Call("c", "Is the review positive or negative?\n\n{\n", max_tokens=8)
+ROWS = [(f'"review": "A warm and funny film {i // 4}",\n', f'"title": "The {i % 5} Lighthouse"\n}}') for i in range(12)]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint):
+    """Text and token count of each row, by transformers alone."""
+    return answers_of(checkpoint, ROWS, CALL)
+
+
+def answers_of(directory, rows, call):
+    engine, model = engine_for(directory), oracle(directory)
+    prompts = engine._composer.compose(requests_for(call, rows))
+    tokens = [oracle_greedy(model, prompt.tolist(), call.max_tokens) for prompt in prompts]
+    return {i: (engine._tokenizer.decode(t), len(t)) for i, t in enumerate(tokens)}
+
+
+def answers(finished):
+    return {i: (f.text, f.usage.output) for i, f in finished.items()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_answers_equal_transformers(tmp_path, family):
+    directory = write_checkpoint(tmp_path, family)
+    engine = engine_for(directory)
+    engine.submit(requests_for(CALL, ROWS))
+    assert answers(drain(engine)) == answers_of(directory, ROWS, CALL)
+
+
+@pytest.mark.parametrize("family", ["llama3", "qwen3"])
+def test_logits_equal_transformers(tmp_path, family):
+    directory = write_checkpoint(tmp_path, family)
+    engine = engine_for(directory, max_batch_tokens=7)
+    prompt = engine._tokenizer.encode(CALL.instruction + "".join(ROWS[0]))
+    scheduler = Scheduler(engine._scheduler.cache, max_batch_tokens=7, max_running=1)
+    scheduler.add(Sequence(0, prompt, 1))
+    while not (result := engine._runner.run(scheduler.schedule()))[0]:
+        pass
+    with torch.no_grad():
+        reference = oracle(directory)(torch.tensor([prompt.tolist()])).logits[0, -1]
+    torch.testing.assert_close(result[1][0], reference, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {},
+        {"max_batch_tokens": 16},
+        {"max_running": 1},
+        {"page_size": 1},
+        {"page_size": 64},
+        {"kv_tokens": 144, "max_length": 128},
+    ],
+    ids=lambda args: "-".join(map(str, args)) or "defaults",
+)
+def test_answers_do_not_depend_on_how_the_work_is_cut(checkpoint, expected, args):
+    engine = engine_for(checkpoint, **args)
+    engine.submit(requests_for(CALL, ROWS[:5]))
+    finished = {f.request_id: f for f in engine.step()}
+    engine.submit(requests_for(CALL, ROWS[5:], first_id=5))  # joins the running batch
+    finished |= drain(engine)
+    assert answers(finished) == expected
+    assert engine.stats()["running"] == engine.stats()["waiting"] == 0
+    if "kv_tokens" in args:
+        assert engine.stats()["preemptions"] > 0
+    engine._scheduler.cache.clear()
+    assert engine._scheduler.cache.pool.free == engine._scheduler.cache.pool.num_pages
+
+
+def test_a_cached_prompt_gives_the_same_answer_and_is_counted(checkpoint, expected):
+    engine = engine_for(checkpoint)
+    engine.submit(requests_for(CALL, ROWS))
+    first = drain(engine)
+    engine.submit(requests_for(CALL, ROWS))
+    second = drain(engine)
+    assert answers(first) == answers(second) == expected
+    assert all(f.usage.cached == f.usage.prompt - 1 for f in second.values())
+    totals = engine.stats()
+    assert totals["prompt_tokens"] - totals["cached_tokens"] == totals["prefill_tokens"]
+
+
+def test_rows_of_one_batch_compute_shared_prefixes_once(checkpoint):
+    engine = engine_for(checkpoint)
+    requests = requests_for(CALL, ROWS)
+    prompts = [tuple(p.tolist()) for p in engine._composer.compose(requests)]
+    trie = {p[:i] for p in prompts for i in range(1, len(p) + 1)}
+    engine.submit(requests)
+    engine.step()
+    assert engine.stats()["prefill_tokens"] == len(trie)
+
+
+def test_sharded_checkpoints_load(tmp_path, checkpoint):
+    sharded = write_checkpoint(tmp_path, shard="20KB")
+    assert len(list(sharded.glob("*.safetensors"))) > 1
+    whole, parts = (engine_for(d)._runner.decoder.weights for d in (checkpoint, sharded))
+    torch.testing.assert_close(whole.head.weight, parts.head.weight)
+    torch.testing.assert_close(whole.layers[2].qkv.weight, parts.layers[2].qkv.weight)
+
+
+def test_bfloat16_follows_float32(checkpoint):
+    """Teacher-forced: wherever float32 is sure of its first token, bfloat16 chooses the same."""
+    prompts = requests_for(Call("c", "", max_tokens=1), [(f"The {i} quick brown fox", f" {i * 7}") for i in range(40)])
+    engines = [engine_for(checkpoint, dtype=dtype) for dtype in ("float32", "bfloat16")]
+    logits = []
+    for engine in engines:
+        for request, prompt in zip(prompts, engine._composer.compose(prompts), strict=True):
+            engine._scheduler.add(Sequence(request.request_id, prompt, 1))
+        chunks, values = engine._runner.run(engine._scheduler.schedule())
+        order = sorted(range(len(chunks)), key=lambda i, chunks=chunks: chunks[i].sequence.request_id)
+        logits.append(values[order])
+    top = logits[0].topk(2).values
+    sure = top[:, 0] - top[:, 1] > 0.05 * top[:, 0].abs()
+    assert sure.sum() >= 10
+    assert (logits[0].argmax(-1) == logits[1].argmax(-1))[sure].all()
+
+
+def test_draws_do_not_depend_on_the_batch(checkpoint):
+    call = Call("c", "Say something.", max_tokens=10, temperature=0.9, top_p=0.8)
+    together = engine_for(checkpoint)
+    together.submit(requests_for(call, ROWS, seed=5))
+    together.submit(requests_for(CALL, ROWS, first_id=100))
+    mixed = drain(together)
+    alone = engine_for(checkpoint)
+    for i, row in enumerate(ROWS[:4]):
+        alone.submit(requests_for(call, [row], seed=5, first_id=i))
+        assert drain(alone)[i].text == mixed[i].text
+    alone.submit(requests_for(call, ROWS[:1] * 8))
+    assert len({f.text for f in drain(alone).values()}) > 1, "without a seed, every request is drawn anew"
+
+
+def test_stop_strings_are_cut_off(checkpoint, expected):
+    text = max((text for text, _ in expected.values()), key=len)
+    row = next(i for i, (other, _) in expected.items() if other == text)
+    stop = text[len(text) // 2 : len(text) // 2 + 3]
+    engine = engine_for(checkpoint)
+    engine.submit(requests_for(Call("c", CALL.instruction, max_tokens=8, stop=("@@", stop)), [ROWS[row]]))
+    finished = drain(engine)[0]
+    assert finished.finish_reason == "stop"
+    assert finished.text == text[: text.index(stop)]
+
+
+def test_an_end_token_ends_the_answer(tmp_path, checkpoint, expected):
+    """With the first answer token declared an end token, the answer is empty and its reason is 'stop'."""
+    tokens = engine_for(checkpoint)._composer.compose(requests_for(CALL, ROWS[:1]))[0].tolist()
+    end = oracle_greedy(oracle(checkpoint), tokens, 1)[0]
+    engine = engine_for(write_checkpoint(tmp_path, eos_token_id=[1, end]))
+    engine.submit(requests_for(CALL, ROWS[:1]))
+    finished = drain(engine)[0]
+    assert (finished.text, finished.finish_reason, finished.usage.output) == ("", "stop", 0)
+
+
+def test_cancelled_requests_leave_no_trace(checkpoint, expected):
+    engine = engine_for(checkpoint, max_batch_tokens=64)
+    engine.submit(requests_for(CALL, ROWS))
+    engine.step()
+    engine.cancel([0, 3, 11, 99])
+    engine.check_integrity()
+    finished = answers(drain(engine))
+    assert finished == {i: expected[i] for i in range(12) if i not in (0, 3, 11)}
+    engine.submit(requests_for(CALL, ROWS))
+    engine.step()
+    engine.close()
+    assert not engine.has_work()
+    assert not engine.step()
+    engine._scheduler.cache.clear()
+    assert engine._scheduler.cache.pool.free == engine._scheduler.cache.pool.num_pages
+
+
+def test_bad_rows_are_error_rows_beside_good_ones(checkpoint, expected):
+    engine = engine_for(checkpoint, max_length=100)
+    long = ("word " * 200,)
+    engine.submit(requests_for(CALL, [long, ROWS[0]]))
+    engine.submit(requests_for(Call("c", "", chat=False), [()], first_id=2))
+    engine.submit(requests_for(Call("c", "x", constraint=Constraint("regex", "(")), [()], first_id=3))
+    finished = drain(engine)
+    assert (finished[1].text, finished[1].usage.output) == expected[0]
+    conditions = {i: f.error.condition for i, f in finished.items() if f.error}
+    assert conditions == {0: "LLM_PROMPT_TOO_LONG", 2: "LLM_ROW_FAILED", 3: "LLM_BAD_CONSTRAINT"}
+    count = len(engine._composer.compose(requests_for(CALL, [long]))[0])
+    assert finished[0].error.message == f"prompt of {count} tokens exceeds the model's context of 100."
+
+
+def test_answers_end_at_the_context(checkpoint):
+    engine = engine_for(checkpoint, max_length=64)
+    engine.submit(requests_for(Call("c", "The quick brown fox", max_tokens=500), [()]))
+    finished = drain(engine)[0]
+    assert finished.finish_reason == "length"
+    assert finished.usage.prompt + finished.usage.output == 64
+
+
+def test_the_library_needs_no_transformers():
+    code = "import sys, spark_llm.serving.engines.native; assert 'transformers' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,119 @@
+"""Constrained answers of the native engine: always of the constraint's language, with few model steps."""
+
+import json
+import re
+
+import pytest
+
+from spark_llm.serving.core import Call
+from tests.serving.native_checkpoints import constrained, drain, engine_for, requests_for, write_checkpoint
+
+ROWS = [(f'"review": "The {i} quick brown fox"\n}}',) for i in range(8)]
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "actor": {"type": "string", "maxLength": 8},
+        "score": {"type": "integer", "minimum": 0, "maximum": 999},
+        "label": {"enum": ["positive", "negative"]},
+        "seen": {"type": "boolean"},
+    },
+    "required": ["actor", "score", "label", "seen"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoint):
+    return engine_for(checkpoint)
+
+
+def ask(engine, call: Call, rows=ROWS):
+    before = engine.stats()["steps"]
+    engine.submit(requests_for(call, rows))
+    finished = drain(engine)
+    assert not any(f.error for f in finished.values())
+    return [finished[i] for i in range(len(rows))], engine.stats()["steps"] - before
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [["positive", "negative"], ["a", "ab", "abc"], ['say "no"', "back\\slash", "line\nbreak", "naïve – 日本"]],
+    ids=["words", "prefixes", "characters"],
+)
+def test_choices_are_among_the_set(engine, choices):
+    finished, _ = ask(engine, constrained("choices", choices, max_tokens=32))
+    assert all(f.text in choices and f.finish_reason == "stop" for f in finished)
+
+
+def test_a_choice_needs_one_model_step_when_its_first_token_decides(engine):
+    finished, steps = ask(engine, constrained("choices", ["true", "false"], max_tokens=32))
+    assert all(f.text in ("true", "false") for f in finished)
+    assert steps == 1
+
+
+def test_an_only_choice_needs_no_model(engine):
+    finished, steps = ask(engine, constrained("choices", ["yes"]))
+    assert [f.text for f in finished] == ["yes"] * len(ROWS)
+    assert steps == 0
+
+
+@pytest.mark.parametrize("pattern", ["[0-9]{3}-[a-f]+x", "(yes|no), (very )?(good|bad)"])
+def test_regular_expressions_match(engine, pattern):
+    finished, _ = ask(engine, constrained("regex", pattern, max_tokens=40, temperature=1.0))
+    for f in finished:
+        assert f.finish_reason == "length" or re.fullmatch(pattern, f.text)
+    assert any(f.finish_reason == "stop" for f in finished)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_json_is_valid_against_its_schema(engine, temperature):
+    call = constrained("json_schema", json.dumps(SCHEMA), max_tokens=120, temperature=temperature)
+    finished, steps = ask(engine, call)
+    for f in finished:
+        value = json.loads(f.text)
+        assert list(value) == list(SCHEMA["properties"])
+        assert isinstance(value["actor"], str)
+        assert isinstance(value["score"], int)
+        assert 0 <= value["score"] <= 999
+        assert value["label"] in ("positive", "negative")
+        assert isinstance(value["seen"], bool)
+    assert steps < max(f.usage.output for f in finished) / 2, "forced text is not generated token by token"
+
+
+def test_forced_text_changes_no_choice_of_the_model(checkpoint, engine, monkeypatch):
+    """Where only the spelling of forced text may differ, masked decoding alone gives the same values."""
+    call = constrained("regex", "answer: (true|false); again: (true|false)", max_tokens=80)
+    with_jumps, few = ask(engine, call)
+    monkeypatch.setattr("spark_llm.serving.grammar.Grammar.forced", lambda self: [])
+    masked, many = ask(engine_for(checkpoint), call)
+    assert few * 2 < many
+    assert all(re.fullmatch(call.constraint.value, f.text) for f in [*with_jumps, *masked])
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("regex", "(a"),
+        ("json_schema", '{"type": "nonsense"}'),
+        ("json_schema", "{"),
+        ("choices", []),
+        ("choices", [""]),
+    ],
+)
+def test_unusable_constraints_are_named(engine, kind, value):
+    engine.submit(requests_for(constrained(kind, value), ROWS[:1]))
+    error = drain(engine)[0].error
+    assert error.condition == "LLM_BAD_CONSTRAINT"
+    assert error.message.startswith(f"the {kind} is not usable: ")
+
+
+def test_equal_constraints_are_compiled_once(engine):
+    compiled = len(engine._grammars._compiled)
+    ask(engine, constrained("choices", ["one", "two"]))
+    ask(engine, constrained("choices", ["one", "two"], system="other"))
+    assert len(engine._grammars._compiled) == compiled + 1

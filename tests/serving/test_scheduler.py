@@ -1,0 +1,161 @@
+"""The scheduler, driven by a simulated model whose keys are the hash of the prefix that they stand for."""
+
+import numpy as np
+import pytest
+
+from spark_llm.serving.cache.radix import PrefixCache
+from spark_llm.serving.scheduler.policy import FirstComeFirstServed, LongestPrefixMatch
+from spark_llm.serving.scheduler.scheduler import Scheduler
+from spark_llm.serving.scheduler.sequence import Sequence
+
+
+class Simulation:
+    """Runs steps on pages that hold prefix hashes; a sequence ends after its number of answer tokens."""
+
+    def __init__(self, pages=64, page_size=4, *, budget=32, running=16, policy=None) -> None:
+        self.cache = PrefixCache(pages, page_size)
+        self.size = page_size
+        self.scheduler = Scheduler(self.cache, max_batch_tokens=budget, max_running=running, policy=policy)
+        self.content = np.full(pages * page_size, -1, np.int64)
+        self.answers, self.limits, self.steps, self.order = {}, {}, 0, []
+
+    def add(self, request_id, prompt, answer=3) -> None:
+        self.limits[request_id] = answer
+        self.scheduler.add(Sequence(request_id, np.array(prompt, np.int32), answer))
+
+    def step(self) -> None:
+        step = self.scheduler.schedule()
+        self.scheduler.check_integrity()
+        assert sum(c.end - c.start for c in step.chunks) <= self.scheduler.max_batch_tokens
+        self.steps += 1
+        for chunk in step.chunks:
+            for p in range(chunk.start, chunk.end):
+                self.content[self.slot(chunk.table, p)] = self.key(chunk.sequence.tokens, p)
+        for copy in step.copies:
+            source, target = copy.source * self.size, copy.target * self.size
+            self.content[target : target + copy.tokens] = self.content[source : source + copy.tokens]
+        for chunk in step.chunks:
+            seen = [self.content[self.slot(chunk.table, p)] for p in range(chunk.end)]
+            assert seen == [self.key(chunk.sequence.tokens, p) for p in range(chunk.end)]
+        for chunk in step.chunks:
+            if chunk.is_last:
+                self.advance(chunk.sequence)
+
+    def advance(self, sequence) -> None:
+        token = self.key(sequence.tokens, len(sequence) - 1) % 5  # the answer is a function of the whole prefix
+        sequence.append(token)
+        if len(sequence.output) == self.limits[sequence.request_id]:
+            self.answers[sequence.request_id] = sequence.output.tolist()
+            self.order.append(sequence.request_id)
+            self.scheduler.finish(sequence)
+
+    def run(self) -> None:
+        while self.scheduler.has_work():
+            self.step()
+
+    def slot(self, table, position) -> int:
+        return int(table[position // self.size]) * self.size + position % self.size
+
+    @staticmethod
+    def key(tokens, position) -> int:
+        return hash(tokens[: position + 1].tobytes()) >> 1
+
+
+def prompts_of(rng, count, depth=4) -> list[list[int]]:
+    """Prompts that share prefixes of odd lengths."""
+    made = [[9]]
+    for _ in range(count):
+        base = made[int(rng.integers(len(made)))]
+        base = base[: int(rng.integers(1, len(base) + 1))]
+        made.append([*base, *rng.integers(0, 3, int(rng.integers(1, depth * 4))).tolist()])
+    return made[1:]
+
+
+def trie_size(prompts) -> int:
+    return len({tuple(p[:i]) for p in prompts for i in range(1, len(p) + 1)})
+
+
+def expected(prompts, answer=3) -> dict:
+    alone = {}
+    for i, prompt in enumerate(prompts):
+        tokens = np.array(prompt, np.int32)
+        for _ in range(answer):
+            tokens = np.append(tokens, np.int32(Simulation.key(tokens, len(tokens) - 1) % 5)).astype(np.int32)
+        alone[i] = tokens[len(prompt) :].tolist()
+    return alone
+
+
+@pytest.mark.parametrize("page_size", [1, 4, 16])
+@pytest.mark.parametrize("budget", [5, 32, 1000])
+def test_every_distinct_prefix_token_is_computed_once(page_size, budget):
+    """At any budget: only the last token of a prompt that another one repeats or continues is computed again."""
+    rng = np.random.default_rng(page_size + budget)
+    prompts = prompts_of(rng, 40)
+    simulation = Simulation(pages=2000 // page_size + 100, page_size=page_size, budget=budget, running=64)
+    for i, prompt in enumerate(prompts):
+        simulation.add(i, prompt)
+    simulation.run()
+    again = sum(
+        any(other[: len(p)] == p and (len(other), j) > (len(p), i) for j, other in enumerate(prompts))
+        for i, p in enumerate(prompts)
+    )
+    assert simulation.answers == expected(prompts)
+    computed = simulation.scheduler.prefill_tokens
+    assert trie_size(prompts) <= computed <= trie_size(prompts) + again
+
+
+@pytest.mark.parametrize("policy", [FirstComeFirstServed(), LongestPrefixMatch()])
+@pytest.mark.parametrize("page_size", [1, 4])
+def test_preemption_eviction_and_cancels_change_no_answer(page_size, policy):
+    rng = np.random.default_rng(page_size)
+    preemptions = evicted = 0
+    for _ in range(8):
+        prompts = prompts_of(rng, 30, depth=2)
+        longest = max(map(len, prompts)) + 12
+        pages = 2 + -(-longest // page_size)
+        simulation = Simulation(pages, page_size, budget=int(rng.integers(3, 40)), running=8, policy=policy)
+        for i, prompt in enumerate(prompts):
+            simulation.add(i, prompt, answer=12)
+        dropped = set(rng.integers(0, 30, 4).tolist())
+        for request_id in dropped:
+            simulation.step()
+            simulation.scheduler.cancel([request_id])
+            simulation.scheduler.check_integrity()
+        simulation.run()
+        whole = expected(prompts, answer=12)
+        assert all(whole[i] == answer for i, answer in simulation.answers.items())
+        assert set(simulation.answers) >= set(range(30)) - dropped
+        simulation.cache.clear()
+        assert simulation.cache.pool.free == pages
+        preemptions += simulation.scheduler.preemptions
+        evicted += simulation.cache.evicted_tokens
+    assert preemptions > 0
+    assert evicted > 0
+
+
+def test_a_sequence_may_fill_the_whole_cache():
+    simulation = Simulation(pages=4, page_size=4, budget=100)
+    simulation.add(0, [1, 2, 3, 4, 5, 6, 7])
+    simulation.run()
+    simulation.add(1, [1, 2, 3, 4, 5, 9, 9], answer=9)
+    simulation.run()
+    assert len(simulation.answers[1]) == 9
+
+
+def test_longest_prefix_match_admits_the_hot_prefix_first():
+    simulation = Simulation(running=1, policy=LongestPrefixMatch())
+    for i, prompt in enumerate([[1] * 8, [2] * 8, [1] * 7 + [3]]):
+        simulation.add(i, prompt)
+    simulation.run()
+    assert simulation.order == [0, 2, 1]
+
+
+def test_decode_is_not_starved_by_a_long_prompt():
+    simulation = Simulation(pages=200, budget=8)
+    simulation.add(0, [1, 2], answer=10)
+    simulation.step()
+    simulation.add(1, list(range(300)), answer=1)
+    for _ in range(9):
+        simulation.step()
+    assert 0 in simulation.answers
+    assert 1 not in simulation.answers
