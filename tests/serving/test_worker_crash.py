@@ -1,0 +1,120 @@
+"""Crashes of replica and front: every row has one answer, poison rows fail alone, fatal causes end the query."""
+
+import os
+import signal
+
+import pytest
+from spark_llm.serving.core import Call, ModelRef
+
+from tests.serving.worker_kit import alive, drain, failure_of, requests, wait_until
+
+CALL = Call("c", "p")
+
+
+def replica_pids(worker):
+    return [model["pid"] for model in worker.client.stats()["models"] if "pid" in model]
+
+
+def test_rows_in_flight_are_asked_again_after_the_replica_is_killed(worker):
+    texts = [str(i) for i in range(400)]
+    with worker.exchange(delay_ms=20, batch=20, echo=True) as exchange:
+        exchange.submit(requests(CALL, texts, identities=True))
+        first = exchange.poll(10)
+        os.kill(replica_pids(worker)[0], signal.SIGKILL)
+        rows = {row.request_id: row for row in first} | drain(exchange, len(texts) - len(first))
+    assert {i: row.text for i, row in rows.items()} == {i: "p" + text for i, text in enumerate(texts)}
+    assert not any(row.error for row in rows.values())
+
+
+def test_a_row_that_ends_the_process_fails_alone(worker):
+    texts = ["fine"] * 300
+    texts[123] = "POISON"
+    with worker.exchange(crash_marker="POISON", crash_times=99) as exchange:
+        exchange.submit(requests(CALL, texts))
+        rows = drain(exchange, len(texts))
+        assert exchange.totals.errors == 1
+        exchange.submit(requests(CALL, ["fine"], first=1000))
+        assert drain(exchange, 1)[1000].error is None
+    assert [i for i, row in rows.items() if row.error] == [123]
+    assert rows[123].error.condition == "LLM_WORKER_LOST"
+    assert rows[123].error.attempts >= 3
+
+
+def test_requests_that_arrive_while_suspects_are_tried_are_answered(worker):
+    with (
+        worker.exchange(execution="1", crash_marker="POISON", crash_times=99, delay_ms=50) as one,
+        worker.exchange(execution="2", crash_marker="POISON", crash_times=99, delay_ms=50) as two,
+    ):
+        one.submit(requests(CALL, ["POISON", *["fine"] * 50]))
+        wait_until(lambda: (worker.calls_dir / "crashes").exists())
+        two.submit(requests(CALL, ["fine"] * 50))
+        assert not any(row.error for row in drain(two, 50).values())
+        assert [i for i, row in drain(one, 51).items() if row.error] == [0]
+
+
+def test_a_model_that_always_crashes_fails_the_stream(worker):
+    def ask():
+        with worker.exchange(crash_marker="p", crash_times=99) as exchange:
+            exchange.submit(requests(CALL, ["x"] * 40))
+            drain(exchange, 40)
+
+    failure = failure_of(ask)
+    assert failure.condition == "LLM_WORKER_LOST"
+    assert str(worker.rendezvous.log) in failure.remedy
+
+
+def test_a_process_that_ends_while_loading_fails_the_stream(worker):
+    def ask():
+        with worker.exchange(model=ModelRef(engine="stub", python="/bin/false")) as exchange:
+            exchange.submit(requests(CALL, ["x"]))
+            drain(exchange, 1)
+
+    assert failure_of(ask).condition == "LLM_ENGINE_START"
+
+
+def test_rows_in_flight_are_asked_again_after_the_front_is_killed(worker):
+    texts = [str(i) for i in range(400)]
+    with worker.exchange(delay_ms=20, batch=20, echo=True) as exchange:
+        exchange.submit(requests(CALL, texts))
+        first = exchange.poll(10)
+        front, replica = worker.pids()
+        os.kill(front, signal.SIGKILL)
+        rows = {row.request_id: row for row in first} | drain(exchange, len(texts) - len(first))
+        wait_until(lambda: not alive(replica))
+        assert worker.pids()[0] != front
+    assert {i: row.text for i, row in rows.items()} == {i: "p" + text for i, text in enumerate(texts)}
+
+
+def test_a_front_lost_between_exchanges_is_replaced(worker):
+    for _ in range(2):
+        with worker.exchange() as exchange:
+            exchange.submit(requests(CALL, ["a"]))
+            drain(exchange, 1)
+            front = worker.pids()[0]
+        os.kill(front, signal.SIGKILL)
+    assert len(worker.asked()) == 2
+
+
+def test_a_front_that_cannot_come_back_fails_the_exchange(worker):
+    def ask():
+        with worker.exchange(delay_ms=200, batch=1) as exchange:
+            exchange.submit(requests(CALL, ["a"] * 20))
+            front = worker.pids()[0]
+            worker.folder.chmod(0o755)
+            os.kill(front, signal.SIGKILL)
+            drain(exchange, 20)
+
+    failure = failure_of(ask)
+    worker.folder.chmod(0o700)
+    assert failure.condition == "LLM_WORKER_START"
+    assert "mode 700" in failure.message
+
+
+@pytest.mark.parametrize("last_signal", [signal.SIGTERM, signal.SIGKILL])
+def test_replicas_end_with_their_front(worker, last_signal):
+    with worker.exchange() as exchange:
+        exchange.submit(requests(CALL, ["a"]))
+        drain(exchange, 1)
+    front, replica = worker.pids()
+    os.kill(front, last_signal)
+    wait_until(lambda: not alive(front) and not alive(replica))
