@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -92,7 +92,8 @@ class CallSpec:
     @property
     def call_id(self) -> str:
         """Identity of the question asked: equal for call sites that ask the same, whatever their plan or conf."""
-        asked = [self.function, self.instruction, [asdict(f) for f in self.fields], dict(self.options), self.result_type]
+        fields = [asdict(f) for f in self.fields]
+        asked = [self.function, self.instruction, fields, dict(self.options), self.result_type]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
@@ -103,6 +104,5 @@ class CallSpec:
         raw = json.loads(text)
         raw["fields"] = tuple(Field(**f) for f in raw["fields"])
         if (plan := raw.get("plan")) is not None:
-            plan = {k: plan[k] for k in ("order", "reasons", "estimate") if k in plan}
-            raw["plan"] = CallPlan(**{k: tuple(v) if isinstance(v, Sequence) else v for k, v in plan.items()})
+            raw["plan"] = CallPlan(tuple(plan["order"]), tuple(plan.get("reasons", ())), plan.get("estimate", {}))
         return cls(**raw)

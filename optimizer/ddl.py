@@ -67,7 +67,7 @@ def _parse(ddl: str) -> SparkType:
             parsed = exp.DataType.build(text, dialect="spark", error_level=ErrorLevel.RAISE)
         except SqlglotError:
             continue
-        if text == ddl or all(isinstance(column, exp.ColumnDef) for column in parsed.expressions):
+        if text == ddl or all(isinstance(c, exp.ColumnDef) and c.name for c in parsed.expressions):
             return _to_json(parsed, ddl)
     raise _no_type(ddl)
 
