@@ -106,10 +106,13 @@ def run_spark_sql(arguments: Sequence[str]) -> int:
     home = Path(spec.origin).parent
     conf = {"spark.master": "local[*]", **QUIET, **settings()}
     options = [part for key, value in conf.items() for part in ("--conf", f"{key}={value}")]
-    environment = {"SPARK_HOME": str(home), **os.environ}
+    logging = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}"
+    environment = {"SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1", **os.environ}
     with Progress(worker_conf(Settings({}))):
         return subprocess.run(
-            [str(home / "bin" / "spark-sql"), *options, *arguments], env=environment, check=False
+            [str(home / "bin" / "spark-sql"), "--driver-java-options", logging, *options, *arguments],
+            env=environment,
+            check=False,
         ).returncode
 
 

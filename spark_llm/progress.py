@@ -11,10 +11,10 @@ from typing import Any, Self, TextIO
 
 import pyarrow as pa
 
-from spark_llm.serving.core import EngineFailure
 from spark_llm.serving.worker.ensure import act, find
 from spark_llm.serving.worker.rendezvous import Endpoint, Rendezvous, WorkerConf, worker_folder, worker_key
 
+Counters = dict[str, int]
 TERMINAL_SECONDS, LOG_SECONDS = 0.5, 5.0
 
 
@@ -26,25 +26,33 @@ class Progress:
     """
 
     def __init__(self, conf: WorkerConf, out: TextIO = sys.stderr) -> None:
-        self._conf, self._out = conf, out
+        self._rendezvous = Rendezvous(worker_folder(conf.dir), worker_key(conf.gpus))
+        self._endpoint: Endpoint | None = None
+        self._before: Counters = {}
+        self._out = out
         self._terminal = out.isatty()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._shown = ""
 
     def _watch(self) -> None:
-        endpoint: Endpoint | None = None
-        last: tuple[float, dict[str, Any]] | None = None
+        last: tuple[float, Counters] | None = None
         while not self._stop.wait(TERMINAL_SECONDS if self._terminal else LOG_SECONDS):
-            try:
-                endpoint = endpoint or find(Rendezvous(worker_folder(self._conf.dir), worker_key(self._conf.gpus)))
-                stats = endpoint and json.loads(act(endpoint, "stats"))
-            except (pa.ArrowException, OSError, EngineFailure):
-                endpoint, stats = None, None
-            if stats:
-                totals = sum_clients(stats["clients"])
-                self._show(progress_line(last, totals))
-                last = (time.monotonic(), totals)
+            if (counters := self._read()) is not None:
+                self._show(progress_line(last, counters))
+                last = (time.monotonic(), counters)
+
+    def _read(self) -> Counters | None:
+        """The worker's counters since the block began; None while none runs."""
+        try:
+            self._endpoint = self._endpoint or find(self._rendezvous)
+            stats = self._endpoint and json.loads(act(self._endpoint, "stats"))
+        except (pa.ArrowException, OSError):
+            self._endpoint = stats = None
+        if not stats:
+            return None
+        counters = sum_clients(stats["clients"])
+        return {name: value - self._before.get(name, 0) for name, value in counters.items()}
 
     def _show(self, line: str) -> None:
         if line == self._shown:
@@ -54,6 +62,7 @@ class Progress:
         self._shown = line
 
     def __enter__(self) -> Self:
+        self._before = self._read() or {}
         self._thread.start()
         return self
 
@@ -66,13 +75,13 @@ class Progress:
             self._out.write("\r\x1b[2K")
 
 
-def sum_clients(clients: list[dict[str, Any]]) -> dict[str, Any]:
+def sum_clients(clients: list[dict[str, Any]]) -> Counters:
     """The counters of all clients together."""
     names = ("rows", "calls", "prompt", "cached", "output", "errors")
     return {name: sum(client[name] for client in clients) for name in names}
 
 
-def progress_line(last: tuple[float, dict[str, Any]] | None, now: dict[str, Any]) -> str:
+def progress_line(last: tuple[float, Counters] | None, now: Counters) -> str:
     """What to show, given the counters a moment ago.
 
     Examples
