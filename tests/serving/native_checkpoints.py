@@ -6,9 +6,8 @@ from pathlib import Path
 import tokenizers
 import torch
 import transformers
-from tokenizers import decoders, models, pre_tokenizers, trainers
-
 from spark_llm.serving.core import Call, Constraint, ModelRef, Request
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 TEXT = [
     "Is the review positive or negative? Answer true or false.",

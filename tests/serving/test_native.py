@@ -5,10 +5,10 @@ import sys
 
 import pytest
 import torch
-
 from spark_llm.serving.core import Call, Constraint
 from spark_llm.serving.scheduler.scheduler import Scheduler
 from spark_llm.serving.scheduler.sequence import Sequence
+
 from tests.serving.native_checkpoints import (
     FAMILIES,
     drain,

@@ -4,8 +4,8 @@ import json
 import re
 
 import pytest
-
 from spark_llm.serving.core import Call
+
 from tests.serving.native_checkpoints import constrained, drain, engine_for, requests_for, write_checkpoint
 
 ROWS = [(f'"review": "The {i} quick brown fox"\n}}',) for i in range(8)]

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from spark_llm.serving.cache.radix import PrefixCache
 from spark_llm.serving.scheduler.policy import FirstComeFirstServed, LongestPrefixMatch
 from spark_llm.serving.scheduler.scheduler import Scheduler
