@@ -46,7 +46,7 @@ _DISTRACTORS: dict[str, Callable[[random.Random], str | int | float | None]] = {
 
 def some_fields(rng: random.Random, row: Row, needed: tuple[str, ...]) -> dict[str, Any]:
     """The needed fields and some others, in random order; text columns go by several names."""
-    kept = {k: v for k, v in row.fields.items() if k in needed or rng.random() < 0.3}
+    kept = {k: v for k, v in row.fields.items() if k in needed or rng.random() < 0.2}
     names = {
         "review": ("review", "review", "text", "review_text", "comment", "reviewcontent"),
         "message": ("message", "text", "body", "ticket"),

@@ -21,13 +21,15 @@ _OPINION_ASKED: dict[str, tuple[str, ...]] = {
         "Is the review positive?", "Does the reviewer like it?", "Is the customer happy?",
         "Does the author recommend it?", "Is it a good review?", "Is the reviewer satisfied?",
         "Is this a favourable opinion?", "Did they enjoy it?", "Is the sentiment positive?",
+        "Would the customer buy it again?", "Is the author enthusiastic?", "Is this praise?",
         "The reviewer is pleased.", "Is it positive?", "Is {review} positive?",
     ),
     "negative": (
         "Is the review negative?", "Does the reviewer dislike it?", "Is the customer unhappy?",
         "Does the author advise against it?", "Is it a bad review?", "Is the reviewer dissatisfied?",
         "Is this an unfavourable opinion?", "Is the sentiment negative?", "The reviewer is disappointed.",
-        "Is it negative?", "Is it a complaint?",
+        "Is it negative?", "Is it a complaint?", "Does the customer complain?", "Is the author angry about it?",
+        "Is this criticism?",
     ),
 }  # fmt: skip
 
@@ -67,9 +69,11 @@ def filter_aspect(rng: random.Random, held_out: bool) -> Example:
     signs, aspects = row.facts["aspects"], phrases.ASPECTS[row.facts["domain"]]
     name = rng.choice(sorted(signs)) if signs and rng.random() < 0.75 else rng.choice(sorted(aspects))
     wanted = rng.choice((1, 1, -1, -1, 0))
-    asked = pick(rng, _ASPECT_ASKED[wanted], held_out).replace(
-        "{a}", rng.choice((name, rng.choice(aspects[name].nouns)))
-    )
+    asked = pick(rng, _ASPECT_ASKED[wanted], held_out)
+    noun = rng.choice((name, rng.choice(aspects[name].nouns)))
+    if noun.endswith("s"):
+        asked = asked.replace("Is the {a}", "Are the {a}").replace("Was the {a}", "Were the {a}")
+    asked = asked.replace("{a}", noun)
     found = signs.get(name, 0)
     return _filter("aspect", asked, some_fields(rng, row, ("review",)), found == wanted if wanted else found != 0)
 
@@ -94,7 +98,8 @@ def filter_audience(rng: random.Random, held_out: bool) -> Example:
         pass
     wanted = rng.random() < 0.7
     asked = pick(rng, _KIDS_ASKED[wanted], held_out)
-    return _filter("audience", asked, some_fields(rng, row, ("review", "movieinfo")), row.facts["kids"] == wanted)
+    told_in = ("review", "movieinfo", "description")
+    return _filter("audience", asked, some_fields(rng, row, told_in), row.facts["kids"] == wanted)
 
 
 _TONE_ASKED = {

@@ -11,13 +11,25 @@ from training.opinions import Subject, noise, review
 from training.rows import Fields, Row, common_slots, person
 
 
+def describe(rng: random.Random, thing: str, held_out: bool, kids: bool | None) -> str:
+    """A shop's description of a product, which may say for whom it is."""
+    slots = {**common_slots(rng, held_out), "thing": thing}
+    forms = phrases.DESCRIPTIONS_OF_MANY if thing.endswith("s") else phrases.DESCRIPTIONS_OF_ONE
+    said = [expand(rng, rng.choice(forms), slots)]
+    if kids is not None:
+        suits = phrases.DESCRIBED_FOR_KIDS if kids else phrases.DESCRIBED_NOT_FOR_KIDS
+        said.append(expand(rng, pick(rng, suits, held_out), slots))
+    return " ".join(sentence(part) for part in said)
+
+
 def product_review(rng: random.Random, held_out: bool) -> Row:
     """A shop's review with product, category and stars."""
     category = rng.choice(sorted(words.PRODUCTS))
     thing = rng.choice(words.PRODUCTS[category])
     fitting = tuple(a for a in phrases.ASPECTS["product"] if category in phrases.ONLY_FOR.get(a, (category,)))
     kids = rng.choice((None, None, None, True, False))
-    text, facts = review(rng, Subject("product", thing, fitting), held_out, kids)
+    described = kids is not None and rng.random() < 0.5
+    text, facts = review(rng, Subject("product", thing, fitting), held_out, None if described else kids)
     name = f"{words.invented_name(rng, held_out)} {thing}"
     if rng.random() < 0.5:
         opener = pick(
@@ -25,9 +37,9 @@ def product_review(rng: random.Random, held_out: bool) -> Row:
         )
         slots = {"p": name, "t": words.TIMES, "who": words.PEOPLE}
         text = sentence(expand(rng, opener, slots)) + " " + text
-    return Row(
-        "review", {"product": name, "review": text}, {**facts, "category": category, "product": name, "thing": thing}
-    )
+    description = describe(rng, thing, held_out, kids if described else None)
+    fields: Fields = {"product": name, "category": category, "description": description, "review": text}
+    return Row("review", fields, {**facts, "kids": kids, "category": category, "product": name, "thing": thing})
 
 
 def film_review(rng: random.Random, held_out: bool) -> Row:

@@ -21,6 +21,10 @@ _LABELS: tuple[Mapping[str, str], ...] = tuple(
         ("POSITIVE", "NEGATIVE", "MIXED", "NEUTRAL"),
         ("fresh", "rotten", "mixed", "neutral"),
         ("like", "dislike", "mixed", "neutral"),
+        ("recommended", "not recommended", "undecided", "unclear"),
+        ("great", "terrible", "so-so", "no opinion"),
+        ("thumbs up", "thumbs down", "both", "neither"),
+        ("Positive", "Negative", "Mixed", "Neutral"),
     )
 )
 

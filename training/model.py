@@ -11,6 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Places = tuple[Tensor, Tensor]
+"""Row numbers [n] and positions [n] of n places in a batch."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
@@ -59,19 +62,26 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, self.kv_heads * self.head_dim, bias=False)
         self.o_proj = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, at: Places | None = None) -> Tensor:
+        """Mixed values [batch, length, hidden], or only those of the places `at` [n, hidden]."""
         batch, length, _ = x.shape
-        q = self.q_proj(x).view(batch, length, self.heads, self.head_dim).transpose(1, 2)
-        k = self.k_proj(x).view(batch, length, self.kv_heads, self.head_dim).transpose(1, 2)
-        v = self.v_proj(x).view(batch, length, self.kv_heads, self.head_dim).transpose(1, 2)
-        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+        k, v = self._heads(self.k_proj, x, self.kv_heads), self._heads(self.v_proj, x, self.kv_heads)
+        k = _rotate(k, cos, sin)
         k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))
-        q, k, v = (t.reshape(-1, length, self.head_dim) for t in (q, k, v))
+        future = torch.full((length, length), float("-inf"), dtype=k.dtype).triu(1)
+        if at is None:
+            q = _rotate(self._heads(self.q_proj, x, self.heads), cos, sin)
+        else:
+            q = self.q_proj(x[at]).view(-1, self.heads, 1, self.head_dim)
+            q = _rotate(q, cos[at[1], None, None], sin[at[1], None, None])
+            k, v, future = k[at[0]], v[at[0]], future[at[1], None, None]
         # Written out: on the CPU, at these lengths, the fused attention's backward pass is slower.
-        mask = torch.full((length, length), float("-inf"), dtype=q.dtype).triu(1)
-        scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=self.head_dim**-0.5)
-        mixed = torch.bmm(scores.softmax(-1), v).view(batch, self.heads, length, self.head_dim)
-        return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
+        scores = q @ k.transpose(-1, -2) * self.head_dim**-0.5 + future
+        mixed = (scores.softmax(-1) @ v).transpose(1, 2)
+        return self.o_proj(mixed.reshape(batch, length, -1) if at is None else mixed.flatten(1))
+
+    def _heads(self, projection: nn.Linear, x: Tensor, heads: int) -> Tensor:
+        return projection(x).unflatten(-1, (heads, self.head_dim)).transpose(1, 2)
 
 
 class Mlp(nn.Module):
@@ -97,8 +107,9 @@ class Layer(nn.Module):
         self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, at: Places | None = None) -> Tensor:
+        mixed = self.self_attn(self.input_layernorm(x), cos, sin, at)
+        x = (x if at is None else x[at]) + mixed
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -119,17 +130,17 @@ class Model(nn.Module):
                 module.weight, std=0.02 if isinstance(module, nn.Embedding) else module.weight.shape[1] ** -0.5 / 2
             )
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Final hidden states [batch, length, hidden] of token ids [batch, length], padded on the right."""
+    def forward(self, tokens: Tensor, at: Places) -> Tensor:
+        """Scores of the next token [n, vocab] at n places of the token ids [batch, length], padded on the right.
+
+        The last layer works only at those places: training asks for the few that predict an answer.
+        """
         x = self.embed_tokens(tokens)
         cos, sin = (t.to(x.dtype) for t in rotation(self.config, tokens.shape[1]))
-        for layer in self.layers:
+        *layers, last = self.layers
+        for layer in layers:
             x = layer(x, cos, sin)
-        return self.norm(x)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Scores of the next token [..., vocab] for chosen hidden states [..., hidden]."""
-        return F.linear(hidden, self.embed_tokens.weight)
+        return F.linear(self.norm(last(x, cos, sin, at)), self.embed_tokens.weight)
 
 
 def save(model: Model, directory: Path, end_id: int, pad_id: int) -> None:

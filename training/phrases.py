@@ -231,7 +231,7 @@ _NO_KIDS = ("not for [kids|children]", "keep it away from [kids|children]", "str
 NOT_FOR_KIDS: dict[str, tuple[str, ...]] = {
     "product": (
         *_NO_KIDS, "it has small parts that children could swallow", "far too dangerous for [kids|children]",
-        "my little son hurt himself with it", "too sharp for small hands",
+        "this is not a toy", "too sharp for small hands",
     ),
     "film": (
         *_NO_KIDS, "there is [a lot of|much] [blood|violence|swearing]",
@@ -244,6 +244,22 @@ NOT_FOR_KIDS: dict[str, tuple[str, ...]] = {
         "far too [loud|smoky] for children",
     ),
 }  # fmt: skip
+DESCRIPTIONS_OF_MANY = (
+    "{thing} in {colour}, made in {city}", "{colour} {thing}, ships from {city}", "{thing} from the {city} collection",
+    "the new {thing}, now in {colour}",
+)  # fmt: skip
+DESCRIPTIONS_OF_ONE = (
+    *DESCRIPTIONS_OF_MANY, "one {colour} {thing} for everyday use", "our {thing} comes in {colour}",
+    "this {thing} has a [two|three|five]-year warranty", "the {thing} weighs {digit} kilos",
+)  # fmt: skip
+DESCRIBED_FOR_KIDS = (
+    "made for [small|young] children", "suitable for children from age {digit}", "safe for little hands",
+    "loved by children", "[great|ideal|perfect] for [kids|children]", "fun for the whole family", "child-safe edges",
+)  # fmt: skip
+DESCRIBED_NOT_FOR_KIDS = (
+    "not for [kids|children]", "keep away from [kids|children]", "for adults only", "only for use by adults",
+    "contains small parts that children could swallow", "not a toy", "sharp edges: too dangerous for [kids|children]",
+)  # fmt: skip
 PLOTS_FOR_KIDS = (
     "A [little|brave|lost] [rabbit|bear|penguin|dragon|puppy] [looks for|finds] "
     "[its mother|new friends|a home] in {city}.",

@@ -78,7 +78,7 @@ def extract(rng: random.Random, held_out: bool) -> Example:
     answer = {c: known.get(fact) for c, (_, fact, _) in chosen.items()}
     returns = ", ".join(f"{c} {sql_type}" for c, (sql_type, _, _) in chosen.items())
     needed = tuple(f for _, _, fields in chosen.values() for f in fields)
-    text = json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(answer, ensure_ascii=False)
     return Example(f"extract_{kind}", "llm_extract", "", some_fields(rng, row, needed), text, returns=returns)
 
 

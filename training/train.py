@@ -138,7 +138,7 @@ def loss_of(model: Model, batch: Sequence[Encoded], pad: int) -> torch.Tensor:
     targets = torch.tensor([t for _, a in batch for t in a])
     weights = torch.tensor([len(a) ** -0.5 for _, a in batch for _ in a])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = model.logits(model(tokens)[rows, places])
+        logits = model(tokens, (rows, places))
     losses = F.cross_entropy(logits.float(), targets, reduction="none")
     return (losses * weights).sum() / weights.sum()
 
