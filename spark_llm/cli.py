@@ -65,6 +65,7 @@ def _sql(given: argparse.Namespace) -> int:
 
 
 def _demo(given: argparse.Namespace) -> int:
+    java_command()
     files = [given.examples / f"{name}.sql" for name in DEMO]
     missing = [str(file) for file in files if not file.exists()]
     if missing:
