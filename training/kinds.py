@@ -22,21 +22,29 @@ def describe(rng: random.Random, thing: str, held_out: bool, kids: bool | None) 
     return " ".join(sentence(part) for part in said)
 
 
+def aspects_of(category: str) -> tuple[str, ...]:
+    """The aspects that an opinion on a product of this category can be about."""
+    return tuple(a for a in phrases.ASPECTS["product"] if category in phrases.ONLY_FOR.get(a, (category,)))
+
+
+def open_review(rng: random.Random, product: str, text: str, held_out: bool) -> str:
+    """Every other time, let the review begin by naming its product."""
+    if rng.random() >= 0.5:
+        return text
+    openers = ("I bought the {p} {t}", "this is my review of the {p}", "the {p} is a present for my {who}")
+    slots = {"p": product, "t": words.TIMES, "who": words.PEOPLE}
+    return sentence(expand(rng, pick(rng, openers, held_out), slots)) + " " + text
+
+
 def product_review(rng: random.Random, held_out: bool) -> Row:
-    """A shop's review with product, category and stars."""
+    """A shop's review with product, category and description."""
     category = rng.choice(sorted(words.PRODUCTS))
     thing = rng.choice(words.PRODUCTS[category])
-    fitting = tuple(a for a in phrases.ASPECTS["product"] if category in phrases.ONLY_FOR.get(a, (category,)))
     kids = rng.choice((None, None, None, True, False))
     described = kids is not None and rng.random() < 0.5
-    text, facts = review(rng, Subject("product", thing, fitting), held_out, None if described else kids)
+    text, facts = review(rng, Subject("product", thing, aspects_of(category)), held_out, None if described else kids)
     name = f"{words.invented_name(rng, held_out)} {thing}"
-    if rng.random() < 0.5:
-        opener = pick(
-            rng, ("I bought the {p} {t}", "this is my review of the {p}", "the {p} is a present for my {who}"), held_out
-        )
-        slots = {"p": name, "t": words.TIMES, "who": words.PEOPLE}
-        text = sentence(expand(rng, opener, slots)) + " " + text
+    text = open_review(rng, name, text, held_out)
     description = describe(rng, thing, held_out, kids if described else None)
     fields: Fields = {"product": name, "category": category, "description": description, "review": text}
     return Row("review", fields, {**facts, "kids": kids, "category": category, "product": name, "thing": thing})

@@ -40,13 +40,15 @@ def call_spec(example: Example) -> CallSpec:
     return CallSpec(example.function, example.instruction, fields, options, result)
 
 
-def user_text(prompt: Prompt, fields: Mapping[str, Any]) -> str:
-    """Instruction and record: the content of the chat's user message."""
+def segments(prompt: Prompt, fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """The record's pieces, as an executor task would send them."""
     rendered = [pa.array([v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)]) for v in fields.values()]
-    return prompt.call["instruction"] + "".join(cells(encode_window(prompt, rendered))[0])
+    return cells(encode_window(prompt, rendered))[0]
 
 
 def prompt_text(example: Example) -> str:
     """The whole prompt of an example, in the chat format of `CHAT_TEMPLATE`."""
+    prompt = prepare(call_spec(example))
     system = f"<|system|>{example.system}{END}" if example.system else ""
-    return f"{system}<|user|>{user_text(prepare(call_spec(example)), example.fields)}{END}<|assistant|>"
+    record = "".join(segments(prompt, example.fields))
+    return f"{system}<|user|>{prompt.call['instruction']}{record}{END}<|assistant|>"

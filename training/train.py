@@ -1,4 +1,6 @@
-"""Train the default model: `python -m training.train --minutes 75`. The same command resumes from the last checkpoint.
+"""Train the default model: `python -m training.train --minutes 80`. The same command resumes from the last checkpoint.
+
+The model directory grows in `build/training/model`: whole after the first checkpoint, best after the last.
 
 Examples are drawn from the seed and the number of their block, so that a resumed run sees the data of an uninterrupted
 one. The learning rate follows the time budget: the recipe ends on time on any machine.
@@ -36,7 +38,7 @@ Encoded = tuple[list[int], list[int]]
 class Recipe:
     """Settings of a run: its time budget, batch size in examples, peak learning rate, and places."""
 
-    minutes: float = 75.0
+    minutes: float = 80.0
     batch: int = 32
     peak_rate: float = 1.5e-3
     weight_decay: float = 0.05
@@ -44,7 +46,6 @@ class Recipe:
     threads: int = 1
     save_every: int = 200
     run: Path = Path("build/training")
-    output: Path = Path("spark_llm/default_model")
 
 
 class Run:
@@ -53,11 +54,11 @@ class Run:
     def __init__(self, recipe: Recipe) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.step, self.seconds = recipe, 0, 0.0
-        self.tokenizer = Tokenizer.from_file(str(recipe.output / "tokenizer.json"))
+        self.checkpoint, self.directory = recipe.run / "checkpoint.pt", recipe.run / "model"
+        self.tokenizer = _tokenizer(self.directory, recipe.seed)
         self.pad, self.end = (self.tokenizer.token_to_id(t) for t in (bpe.SPECIAL[0], END))
         self.model = Model(ModelConfig())
         self.optimizer = _optimizer(self.model, recipe)
-        self.checkpoint = recipe.run / "checkpoint.pt"
         if self.checkpoint.exists():
             self._resume()
 
@@ -69,13 +70,12 @@ class Run:
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all, and the weights."""
-        self.recipe.run.mkdir(parents=True, exist_ok=True)
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         torch.save(
             {**state, "step": self.step, "seconds": self.seconds}, partial := self.checkpoint.with_suffix(".part")
         )
         partial.replace(self.checkpoint)
-        save(self.model, self.recipe.run / "model", self.end, self.pad)
+        save(self.model, self.directory, self.end, self.pad)
 
     def train(self) -> None:
         """Step until the time budget is spent."""
@@ -102,6 +102,13 @@ class Run:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.item()
+
+
+def _tokenizer(directory: Path, seed: int) -> Tokenizer:
+    if not (file := directory / "tokenizer.json").exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        bpe.save(bpe.train(seed), directory)
+    return Tokenizer.from_file(str(file))
 
 
 def _optimizer(model: Model, recipe: Recipe) -> torch.optim.AdamW:
@@ -157,13 +164,7 @@ def main() -> None:
     recipe = Recipe(**vars(parser.parse_args()))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(recipe.threads)
-    if not (recipe.output / "tokenizer.json").exists():
-        recipe.output.mkdir(parents=True, exist_ok=True)
-        bpe.save(bpe.train(recipe.seed), recipe.output)
-    run = Run(recipe)
-    if run.step == 0:
-        run.save()
-    run.train()
+    Run(recipe).train()
 
 
 if __name__ == "__main__":
