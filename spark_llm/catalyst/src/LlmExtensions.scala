@@ -19,6 +19,11 @@ class LlmExtensions extends SparkSessionExtensionsProvider {
     extensions.injectFunction((FunctionIdentifier(LlmOptions.Name), LlmOptions.info, LlmOptions.build _))
     extensions.injectPostHocResolutionRule(_ => NameLlmFields)
     extensions.injectPostHocResolutionRule(_ => CheckLlmPlaces)
+    extensions.injectPreCBORule(_ => PlaceLlmLimits)
+    extensions.injectPreCBORule(_ => PlaceLlmFilters)
+    extensions.injectPreCBORule(_ => ShareLlmCalls)
+    extensions.injectPreCBORule(session => DeduplicateLlmCalls(session))
+    extensions.injectPreCBORule(_ => ProtectLlmAnswers)
     extensions.injectPreCBORule(_ => BindLlmCalls)
   }
 }

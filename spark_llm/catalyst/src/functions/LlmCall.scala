@@ -26,7 +26,8 @@ final case class CallParams(
     instruction: String,
     options: Map[String, Any],
     valueType: DataType,
-    fields: Seq[CallField]) {
+    fields: Seq[CallField],
+    plan: Option[CallPlan] = None) {
 
   def deterministic: Boolean = options.contains("seed") || (options.get("temperature") match {
     case Some(t: Double) => t == 0

@@ -6,7 +6,7 @@ import io.sparkllm.catalyst.python.{PythonInterpreter, PythonPickle}
 
 import org.apache.spark.SPARK_VERSION
 import org.apache.spark.sql.catalyst.expressions._
-import org.apache.spark.sql.catalyst.plans.logical.LogicalPlan
+import org.apache.spark.sql.catalyst.plans.logical.{LogicalPlan, Project}
 import org.apache.spark.sql.catalyst.rules.Rule
 import org.apache.spark.sql.sparkllm.SparkPython
 
@@ -15,8 +15,23 @@ object BindLlmCalls extends Rule[LogicalPlan] {
   private val PandasIterator = 204
   private val ArrowIterator = 251
 
-  override def apply(plan: LogicalPlan): LogicalPlan = plan.transformAllExpressions {
-    case call: LlmCall => publicValue(call.params, bind(call))
+  override def apply(plan: LogicalPlan): LogicalPlan = plan.transformUp {
+    case ask: Ask => bind(ask)
+  }.transformAllExpressions { case call: LlmCall => publicValue(call.params, bind(call)) }
+
+  private def bind(ask: Ask): LogicalPlan = {
+    val (bound, public) = ask.answers.map { case alias @ Answer(call, needed) =>
+      val raw = Alias(bind(sparing(call, needed)), "answer")()
+      val value = publicValue(call.params, raw.toAttribute)
+      val shown = if (call.arguments.isEmpty) needed.fold(value)(If(_, value, Literal(null, value.dataType))) else value
+      (raw, Alias(shown, alias.name)(exprId = alias.exprId))
+    }.unzip
+    Project(ask.child.output ++ public, CallMetrics.over(bound.map(_.toAttribute), Project(ask.child.output ++ bound, ask.child)))
+  }
+
+  /** Rows that do not need an answer send NULLs, which are not asked. */
+  private def sparing(call: LlmCall, needed: Option[Expression]): LlmCall = needed.fold(call) { condition =>
+    call.withArguments(call.arguments.map(argument => If(condition, argument, Literal(null, argument.dataType))))
   }
 
   /** The public value of a call out of its answer. */
@@ -44,7 +59,10 @@ object BindLlmCalls extends Rule[LogicalPlan] {
       "fields" -> params.fields.map(field => Map("name" -> field.name, "kind" -> field.kind)),
       "options" -> params.options,
       "result_type" -> Json.parse(params.valueType.json),
-      "conf" -> LlmConf.settings))
+      "conf" -> LlmConf.settings,
+      "plan" -> params.plan.map { plan =>
+        Map[String, Any]("order" -> plan.order, "reasons" -> plan.reasons, "estimate" -> plan.estimate)
+      }))
   }
 
   private def evalType: Int = if (SPARK_VERSION.startsWith("4.0.")) PandasIterator else ArrowIterator

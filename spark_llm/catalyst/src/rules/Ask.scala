@@ -1,0 +1,46 @@
+package io.sparkllm.catalyst.rules
+
+import io.sparkllm.catalyst.functions.LlmCall
+
+import org.apache.spark.sql.catalyst.expressions._
+import org.apache.spark.sql.catalyst.plans.logical.{LogicalPlan, UnaryNode}
+
+/**
+ * Appends the answers of calls to its child's rows. Between `ShareLlmCalls` and `BindLlmCalls` every call stands in such
+ * a node and nowhere else, so the rules between them need to look at one shape only.
+ *
+ * @param answers each a call, or `If(needed, call, NULL)` where only some rows need the answer
+ */
+case class Ask(answers: Seq[Alias], child: LogicalPlan) extends UnaryNode {
+  override def output: Seq[Attribute] = child.output ++ answers.map(_.toAttribute)
+  override def producedAttributes: AttributeSet = AttributeSet(answers.map(_.toAttribute))
+  override protected def withNewChildInternal(newChild: LogicalPlan): Ask = copy(child = newChild)
+
+  def calls: Seq[LlmCall] = answers.map { case Answer(call, _) => call }
+
+  /** The same answers, with every call replaced by one that asks the same. */
+  def mapCalls(replace: LlmCall => LlmCall): Ask = copy(answers = answers.map {
+    case alias @ Answer(call, needed) => Alias(Answer(replace(call), needed), alias.name)(exprId = alias.exprId)
+  })
+}
+
+/** The expression of an answer: a call and which rows need it. */
+object Answer {
+  def apply(call: LlmCall, needed: Option[Expression]): Expression =
+    needed.fold[Expression](call)(If(_, call, Literal(null, call.dataType)))
+
+  def unapply(alias: Alias): Option[(LlmCall, Option[Expression])] = alias.child match {
+    case call: LlmCall => Some((call, None))
+    case If(needed, call: LlmCall, _) => Some((call, Some(needed)))
+    case _ => None
+  }
+}
+
+/** Where calls stand. */
+object Calls {
+  def in(expression: Expression): Boolean = expression.exists(_.isInstanceOf[LlmCall])
+
+  def in(plan: LogicalPlan): Boolean = plan.expressions.exists(in)
+
+  def under(plan: LogicalPlan): Boolean = plan.exists(in(_: LogicalPlan))
+}
