@@ -1,0 +1,169 @@
+"""The sqlglot passes: fixture pairs `input; expected;`, both sides executed with a stub model in DuckDB."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import duckdb
+import pytest
+import sqlglot
+from spark_llm.optimizer.core import CallSpec, Field
+from spark_llm.optimizer.dialect import Spark4
+from spark_llm.optimizer.errors import InvalidCall
+from spark_llm.optimizer.prompts import prepare
+from spark_llm.optimizer.rewrite import rewrite
+
+FIXTURES = Path(__file__).parent / "fixtures"
+TABLES = {"reviews": ["id", "review", "title", "year"], "movies": ["title", "genre"]}
+DATA = {
+    "reviews": "i AS id, 'review ' || i % 4 AS review, 't' || i % 3 AS title, 1997 + i AS year FROM range(8) t(i)",
+    "movies": "'t' || i AS title, 'genre ' || i % 2 AS genre FROM range(3) t(i)",
+}
+PASSES = ["expand_stars", "order_predicates", "share_calls", "lower_calls"]
+
+
+def schemas(table: str) -> list[str]:
+    return TABLES[table]
+
+
+def pairs(name: str):
+    """Cases (input, expected, whether DuckDB can execute both) of a fixture file."""
+    for block in (FIXTURES / f"{name}.sql").read_text().strip().split("\n\n"):
+        lines = block.splitlines()
+        text, expected = (line.removesuffix(";") for line in lines if not line.startswith("#"))
+        yield text, expected, "# execute: false" not in lines
+
+
+def cases(*, executed: bool = False):
+    names = PASSES[1:] if executed else PASSES  # DuckDB has no star among arguments
+    return [(name, text, expected) for name in names for text, expected, can in pairs(name) if can or not executed]
+
+
+def apply(name: str, text: str) -> str:
+    function = getattr(importlib.import_module(f"spark_llm.optimizer.{name}"), name)
+    more = (schemas,) if name == "expand_stars" else ()
+    return function(sqlglot.parse_one(text, dialect=Spark4), *more).sql(dialect=Spark4, normalize_functions=False)
+
+
+class Model:
+    """A deterministic model that counts its calls; a struct of fields is the same to it as the fields."""
+
+    def __init__(self):
+        self.calls: Counter[str] = Counter()
+        self.connection = duckdb.connect()
+        for table, columns in DATA.items():
+            self.connection.execute(f"CREATE TABLE {table} AS SELECT {columns}")
+        for name, kind in {"llm": "VARCHAR", "llm_filter": "BOOLEAN", "llm_classify": "VARCHAR"}.items():
+            answer = functools.partial(self._answer, name)
+            self.connection.create_function(name, answer, None, kind, null_handling="special", side_effects=True)
+
+    def _answer(self, name, *arguments):
+        flat = [v for a in arguments for v in (a.values() if isinstance(a, dict) else [a])]
+        self.calls[name] += 1
+        code = zlib.crc32(json.dumps(flat).encode())
+        if name == "llm_classify":
+            return flat[-1][code % len(flat[-1])]
+        return code % 3 > 0 if name == "llm_filter" else f"answer {code}"
+
+    def run(self, spark_sql: str):
+        """Rows (sorted, for order is not at issue) and the number of calls."""
+        self.calls.clear()
+        result = self.connection.execute(sqlglot.transpile(spark_sql, Spark4, "duckdb", normalize_functions=False)[0])
+        return sorted(result.fetchall(), key=repr), sum(self.calls.values())
+
+
+@pytest.fixture(scope="module")
+def model():
+    stub = Model()
+    yield stub
+    stub.connection.close()
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), cases())
+def test_pass(name, text, expected):
+    assert apply(name, text) == expected
+    assert name == "lower_calls" or apply(name, expected) == expected
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), cases(executed=True))
+def test_both_sides_give_the_same_rows(model, name, text, expected):
+    before, after = model.run(text), model.run(expected)
+    assert after[0] == before[0]
+    assert before[0]
+
+
+def test_sharing_asks_once_per_row(model):
+    text = "SELECT id, llm('Tone?', review) AS tone FROM reviews WHERE llm('Tone?', review) <> '' AND year > 1998"
+    assert model.run(text)[1] == 12
+    assert model.run(apply("share_calls", text))[1] == 6
+
+
+def test_rewrite_applies_every_pass():
+    text = (
+        "SELECT llm('Tone?', *, seed => 1) AS tone FROM movies WHERE llm('Tone?', *, seed => 1) <> '' AND title > 'a'"
+    )
+    call = "llm('Tone?', STRUCT(movies.title AS title, movies.genre AS genre), '{\"seed\": 1}')"
+    assert rewrite(text, schemas) == (
+        f"SELECT movies.__llm_1 AS tone FROM (SELECT *, {call} AS __llm_1 FROM movies WHERE title > 'a') AS movies "
+        "WHERE movies.__llm_1 <> ''"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["SELECT 'it''s'  FROM t -- as it is", "SHOW TABLES", "", "SELECT llm FROM t", "not SQL"]
+)
+def test_text_without_a_call_comes_back_as_it_is(text):
+    assert rewrite(text, schemas) == text
+
+
+@pytest.mark.parametrize("prefix", ["EXPLAIN ", "explain formatted\n", "EXPLAIN EXTENDED "])
+def test_explain_stays_in_front(prefix):
+    assert rewrite(f"{prefix}SELECT llm('x', title) FROM movies", schemas).startswith(
+        f"{prefix}SELECT llm('x', STRUCT("
+    )
+
+
+def test_names_are_those_of_the_prompt():
+    """What the plain function receives makes the prompt of the planned way."""
+    lowered = rewrite("SELECT llm('Same as {m.title}?', r.title, m.title) FROM reviews r, movies m", schemas)
+    struct = sqlglot.parse_one(lowered, dialect=Spark4).find(sqlglot.exp.Struct)
+    names = [member.name for member in struct.expressions]
+    prompt = prepare(CallSpec("llm", "Same as {m.title}?", tuple(Field(name) for name in names)))
+    assert names == ["r.title", "m.title"]
+    assert prompt.call["instruction"].startswith('Same as "m.title"?')
+
+
+@pytest.mark.parametrize(
+    ("text", "condition", "part"),
+    [
+        ("SELECT llm('x', title, max_token => 1) FROM movies", "LLM_UNKNOWN_OPTION", "accepted: model, max_tokens"),
+        ("SELECT llm('x', title, max_tokens => 0) FROM movies", "LLM_BAD_OPTION", "a constant INT >= 1, got 0"),
+        ("SELECT llm('x', title, max_tokens => id) FROM reviews", "LLM_BAD_OPTION", "the expression Column"),
+        ("SELECT llm('x', title, seed => 1, seed => 2) FROM movies", "LLM_MALFORMED_CALL", "given twice"),
+        ("SELECT llm('x', title, on_error => 'struct') FROM movies", "LLM_BAD_OPTION", "without the extension"),
+        ("SELECT llm('x', title, unordered => array('y')) FROM movies", "LLM_UNKNOWN_FIELD", "fields: title"),
+        ("SELECT llm() FROM movies", "LLM_MALFORMED_CALL", "the prompt is missing"),
+        ("SELECT llm_classify(title) FROM movies", "LLM_MALFORMED_CALL", "it has no field"),
+        ("SELECT llm_classify(title, genre) FROM movies", "LLM_MALFORMED_CALL", "must be constant"),
+        ("SELECT llm_classify(title, array('a')) FROM movies", "LLM_MALFORMED_CALL", "two distinct labels"),
+        ("SELECT llm_extract(title, 'nothing') FROM movies", "LLM_MALFORMED_CALL", "is no type"),
+        ("SELECT llm_extract(title, 'a BINARY') FROM movies", "LLM_MALFORMED_CALL", "cannot have the type BINARY"),
+        ("SELECT llm('x', y.*) FROM movies", "LLM_MALFORMED_CALL", "y.* names no relation of its FROM (movies)"),
+        ("SELECT llm('x', *) FROM explode(array(1)) AS e", "LLM_MALFORMED_CALL", "name them instead of *"),
+        ("SELECT 1 FROM movies ORDER BY llm('x', title, temperature => 1)", "LLM_NONDETERMINISTIC_HERE", "ORDER BY"),
+        ("SELECT 1 FROM movies GROUP BY llm('x', title, temperature => 1)", "LLM_NONDETERMINISTIC_HERE", "GROUP BY"),
+        ("SELECT llm('secret', FROM", "LLM_UNREADABLE_SQL", "line 1"),
+        ("GRANT llm('secret') TO x", "LLM_UNREADABLE_SQL", "this kind of statement"),
+    ],
+)
+def test_unusable_statements_say_why(text, condition, part):
+    with pytest.raises(InvalidCall) as caught:
+        rewrite(text, schemas)
+    assert caught.value.condition == condition
+    assert part in str(caught.value)
+    assert "secret" not in str(caught.value)
