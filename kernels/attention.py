@@ -55,8 +55,15 @@ def attend_reference(
     return (torch.exp(scores - lse[..., None]) @ v).to(q.dtype), lse
 
 
-def merge_states(out: Tensor, lse: Tensor, other_out: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
-    """Combine partial attentions of the same queries over disjoint keys; [..., D] and [...], in float32."""
+def merge_states(out: Tensor, lse: Tensor, other_out: Tensor, other_lse: Tensor) -> None:
+    """Merge a partial attention into another of the same queries over other keys, in place.
+
+    Parameters
+    ----------
+    out : [..., D] in float32
+    lse : [...] in float32
+    other_out, other_lse : of the same shapes
+    """
     merged = torch.logaddexp(lse, other_lse)
-    weight, other_weight = (lse - merged).exp()[..., None], (other_lse - merged).exp()[..., None]
-    return out * weight + other_out.float() * other_weight, merged
+    out.mul_((lse - merged).exp_()[..., None]).add_(other_out * (other_lse - merged).exp_()[..., None])
+    lse.copy_(merged)

@@ -113,8 +113,11 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: PagedBat
     for part in batch.parts:
         part_out, part_lse = part.attend(q, k_cache, v_cache, scale)
         if not part.diagonal:
-            part_out, part_lse = merge_states(out[part.rows], lse[part.rows], part_out, part_lse)
-        out[part.rows], lse[part.rows] = part_out.to(out.dtype), part_lse
+            known_out, known_lse = out[part.rows], lse[part.rows]  # views, where the rows are a slice
+            merge_states(known_out, known_lse, part_out, part_lse)
+            part_out, part_lse = known_out, known_lse
+        if part.diagonal or isinstance(part.rows, Tensor):
+            out[part.rows], lse[part.rows] = part_out.to(out.dtype), part_lse
     return out.to(q.dtype)
 
 

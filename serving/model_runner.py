@@ -25,27 +25,37 @@ class ModelRunner:
     def run(self, step: Step) -> tuple[list[Chunk], Tensor]:
         """Compute the step; returns the chunks whose next token is due and their logits [n, vocab] in float32."""
         chunks = [step.chunks[i] for i in table_order([chunk.table for chunk in step.chunks])]
-        lengths = np.array([chunk.end - chunk.start for chunk in chunks])
-        ends = lengths.cumsum()
         due = [i for i, chunk in enumerate(chunks) if chunk.is_last]
-        step_input = self._step_input(chunks, ends - lengths, step.copies, ends[due] - 1)
+        step_input = self._step_input(chunks, due, step.copies)
         return [chunks[i] for i in due], self.decoder.forward(step_input, self.cache)
 
-    def _step_input(self, chunks: list[Chunk], rows: Int, copies: list[PageCopy], logit_rows: Int) -> StepInput:
-        positions = [np.arange(chunk.start, chunk.end) for chunk in chunks]
-        slots = [_slots(chunk.table, at, self.page_size) for chunk, at in zip(chunks, positions, strict=True)]
-        tokens = [chunk.sequence.tokens[chunk.start : chunk.end] for chunk in chunks]
-        queries = [
-            Query(int(row), chunk.start, chunk.end, chunk.table) for row, chunk in zip(rows, chunks, strict=True)
-        ]
+    def _step_input(self, chunks: list[Chunk], due: list[int], copies: list[PageCopy]) -> StepInput:
+        starts = np.array([chunk.start for chunk in chunks])
+        lengths = np.array([chunk.end for chunk in chunks]) - starts
+        ends = lengths.cumsum()
+        rows = ends - lengths
+        positions = np.arange(ends[-1]) + np.repeat(starts - rows, lengths)
+        queries = [Query(row, c.start, c.end, c.table) for row, c in zip(rows.tolist(), chunks, strict=True)]
+        batch = self._batch(queries)
+        last = [Query(row, chunks[i].end - 1, chunks[i].end, chunks[i].table) for row, i in enumerate(due)]
         return StepInput(
-            token_ids=self._tensor(np.concatenate(tokens)),
-            positions=self._tensor(np.concatenate(positions)),
-            slots=self._tensor(np.concatenate(slots)),
+            token_ids=self._tensor(np.concatenate([c.sequence.tokens[c.start : c.end] for c in chunks])),
+            positions=self._tensor(positions),
+            slots=self._tensor(self._slots(chunks, lengths, positions)),
             copies=self._copies(copies),
-            batch=PagedBatch.build(queries, self.page_size, dtype=self.dtype, device=self.device),
-            logit_rows=self._tensor(logit_rows),
+            batch=batch,
+            logit_rows=self._tensor(ends[due] - 1),
+            logit_batch=batch if len(due) == ends[-1] else self._batch(last) if due else None,
         )
+
+    def _slots(self, chunks: list[Chunk], lengths: Int, positions: Int) -> Int:
+        tables = np.concatenate([chunk.table for chunk in chunks]).astype(np.int64)
+        sizes = np.array([len(chunk.table) for chunk in chunks])
+        page, offset = np.divmod(positions, self.page_size)
+        return tables[page + np.repeat(sizes.cumsum() - sizes, lengths)] * self.page_size + offset
+
+    def _batch(self, queries: list[Query]) -> PagedBatch:
+        return PagedBatch.build(queries, self.page_size, dtype=self.dtype, device=self.device)
 
     def _copies(self, copies: list[PageCopy]) -> tuple[Tensor, Tensor] | None:
         """Source and target slots; a source that is itself copied in this step is followed to its origin."""
@@ -63,7 +73,3 @@ class ModelRunner:
 
     def _tensor(self, values: NDArray) -> Tensor:
         return torch.from_numpy(values.astype(np.int64)).to(self.device)
-
-
-def _slots(table: NDArray[np.int32], positions: Int, page_size: int) -> Int:
-    return table[positions // page_size].astype(np.int64) * page_size + positions % page_size

@@ -41,6 +41,7 @@ class StepInput:
     copies: tuple[Tensor, Tensor] | None  # slots copied after each layer's store: source, target
     batch: PagedBatch
     logit_rows: Tensor  # [n]: the rows whose next token is asked for
+    logit_batch: PagedBatch | None  # of these rows alone, for the last layer; None where there are none
 
 
 class Decoder:
@@ -54,38 +55,41 @@ class Decoder:
 
     @torch.inference_mode()
     def forward(self, step: StepInput, cache: KVCache) -> Tensor:
-        """Compute the step, store its keys and values, and return logits [n, vocab] in float32."""
+        """Compute the step, store its keys and values, and return logits [n, vocab] in float32.
+
+        The last layer is computed for the rows of the logits alone, but for its keys and values.
+        """
         eps = self.config.norm_eps
         rotation = self.cos[step.positions], self.sin[step.positions]
         residual = self.weights.embedding[step.token_ids]
-        x = rms_norm(residual, self.weights.layers[0].input_norm, eps)
+        x = torch.zeros_like(residual)
         for i, layer in enumerate(self.weights.layers):
-            x = self._attention(x, layer, step, cache.k[i], cache.v[i], rotation)
-            x, residual = add_rms_norm(x, residual, layer.post_norm, eps)
+            x, residual = add_rms_norm(x, residual, layer.input_norm, eps)
+            q, k, v = self._project(x, layer, rotation)
+            kv_store(k, v, cache.k[i], cache.v[i], step.slots)
+            if step.copies is not None:
+                kv_copy(cache.k[i], cache.v[i], *step.copies)
+            batch: PagedBatch | None = step.batch
+            if i + 1 == len(self.weights.layers):
+                q, residual, batch = q[step.logit_rows], residual[step.logit_rows], step.logit_batch
+            if batch is None:
+                return residual.new_empty((0, self.config.vocab_size), dtype=torch.float32)
+            x = paged_attention(q, cache.k[i], cache.v[i], batch, self.config.head_dim**-0.5)
+            x, residual = add_rms_norm(layer.output(x.flatten(1)), residual, layer.post_norm, eps)
             x = layer.down(silu_and_mul(layer.gate_up(x)))
-            if i + 1 < len(self.weights.layers):
-                x, residual = add_rms_norm(x, residual, self.weights.layers[i + 1].input_norm, eps)
-        rows = step.logit_rows
-        x, _ = add_rms_norm(x[rows], residual[rows], self.weights.norm, eps)
+        x, _ = add_rms_norm(x, residual, self.weights.norm, eps)
         return self.weights.head(x).float()
 
-    def _attention(
-        self,
-        x: Tensor,
-        layer: LayerWeights,
-        step: StepInput,
-        k_cache: Tensor,
-        v_cache: Tensor,
-        rotation: tuple[Tensor, Tensor],
-    ) -> Tensor:
+    def _project(
+        self, x: Tensor, layer: LayerWeights, rotation: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries and keys, and values: [T, heads, head_dim] each."""
         config = self.config
-        heads = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
-        q, k, v = layer.qkv(x).view(len(x), -1, config.head_dim).split_with_sizes(heads, dim=1)
+        q, k, v = (
+            layer.qkv(x)
+            .view(len(x), -1, config.head_dim)
+            .split_with_sizes((config.num_heads, config.num_kv_heads, config.num_kv_heads), dim=1)
+        )
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = rms_norm(q, layer.q_norm, config.norm_eps), rms_norm(k, layer.k_norm, config.norm_eps)
-        q, k = rotate(q, *rotation), rotate(k, *rotation)
-        kv_store(k, v, k_cache, v_cache, step.slots)
-        if step.copies is not None:
-            kv_copy(k_cache, v_cache, *step.copies)
-        out = paged_attention(q, k_cache, v_cache, step.batch, config.head_dim**-0.5)
-        return layer.output(out.flatten(1))
+        return rotate(q, *rotation), rotate(k, *rotation), v

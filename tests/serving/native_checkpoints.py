@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of each family, written by transformers, and a byte-level BPE tokenizer trained on a few lines."""
+"""Tiny random checkpoints of each family, written by transformers, and a tiny byte-level tokenizer."""
 
 import json
 from pathlib import Path

@@ -78,7 +78,7 @@ def test_incomplete_checkpoints_are_named(tmp_path):
     with pytest.raises(EngineFailure, match=r"no tensor 'model.layers.3.input_layernorm.weight'"):
         engine_for(directory)
     (directory / "model.safetensors").unlink()
-    with pytest.raises(EngineFailure, match="neither model.safetensors nor"):
+    with pytest.raises(EngineFailure, match=r"neither model\.safetensors nor"):
         engine_for(directory)
 
 

@@ -1,4 +1,4 @@
-"""The native engine against transformers on tiny random checkpoints: same tokens, however the work is cut and shared."""
+"""The native engine against transformers on tiny random checkpoints, however the work is cut and shared."""
 
 import subprocess
 import sys

@@ -126,5 +126,5 @@ def test_pieces_are_forgotten_least_recently_used_first(directory, monkeypatch):
 
 
 def test_a_model_without_a_tokenizer_is_named(tmp_path):
-    with pytest.raises(EngineFailure, match="has no tokenizer.json"):
+    with pytest.raises(EngineFailure, match=r"has no tokenizer\.json"):
         Tokenizer(tmp_path)
