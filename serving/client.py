@@ -17,8 +17,8 @@ from spark_llm.serving.core import Call, EngineFailure, Finished, ModelRef, Requ
 from spark_llm.serving.protocol import StreamHeader
 from spark_llm.serving.totals import ClientTotals
 from spark_llm.serving.worker import leases
-from spark_llm.serving.worker.ensure import act, ensure
-from spark_llm.serving.worker.rendezvous import WorkerConf, worker_folder
+from spark_llm.serving.worker.ensure import act, ensure, find
+from spark_llm.serving.worker.rendezvous import Rendezvous, WorkerConf, worker_folder, worker_key
 
 MAX_ATTEMPTS = 3
 """Connections lost in a row, without an answer between them, after which an exchange gives up."""
@@ -74,12 +74,17 @@ class WorkerClient:
         return WorkerExchange(self._conf, StreamHeader(application, execution, pool, model, call))
 
     def stats(self) -> dict[str, Any]:
-        """Counters of the worker's models and clients."""
-        return json.loads(act(ensure(self._conf), "stats"))
+        """Counters of the worker's models and clients; {} where no worker runs."""
+        endpoint = find(self._rendezvous())
+        return json.loads(act(endpoint, "stats")) if endpoint else {}
 
     def shutdown(self) -> None:
-        """End the worker, whoever uses it."""
-        act(ensure(self._conf), "shutdown")
+        """End the worker, if one runs, whoever uses it."""
+        if (endpoint := find(self._rendezvous())) is not None:
+            act(endpoint, "shutdown")
+
+    def _rendezvous(self) -> Rendezvous:
+        return Rendezvous(worker_folder(self._conf.dir), worker_key(self._conf.gpus))
 
 
 def connect(conf: WorkerConf) -> WorkerClient:
@@ -169,7 +174,6 @@ class WorkerExchange:
 
     def close(self) -> None:
         self.cancel()
-        leases.touch(worker_folder(self._conf.dir), self._header.application)
 
     def __enter__(self) -> Self:
         return self

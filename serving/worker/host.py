@@ -33,7 +33,6 @@ class Host:
         """Begin a stream and start its model's replica; raises EngineFailure when that cannot start."""
         dispatch = self._dispatch(header.model)
         dispatch.start()
-        leases.touch(self._rendezvous.folder, header.application)
         with self._lock:
             client = self._clients.open(header.client, header.pool)
         return Stream(header, client, self._conf.inflight_bytes), dispatch

@@ -5,7 +5,7 @@ import random
 import re
 
 import pytest
-from spark_llm.serving.core import Call, Constraint, Request
+from spark_llm.serving.core import Call, Constraint, ModelRef, Request
 from spark_llm.serving.engines.sampler import sample_regex, sample_schema
 from spark_llm.serving.engines.stub import StubEngine, common_prefix
 from spark_llm.serving.local import LocalExchange
@@ -108,3 +108,13 @@ def test_echo_and_cancel():
     exchange.cancel()
     assert exchange.poll(0.1) == []
     assert not engine.has_work()
+
+
+def test_exchanges_of_one_process_share_the_engine_of_a_model():
+    model, call = ModelRef(engine="stub", args={"delay_ms": 0}), Call("c")
+    usages = []
+    for _ in range(2):
+        with LocalExchange.shared(model, call) as exchange:
+            exchange.submit([Request(0, call, ("x" * 40,))])
+            usages.append(exchange.poll(1.0)[0].usage.cached)
+    assert usages == [0, 10]

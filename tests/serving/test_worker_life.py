@@ -157,7 +157,9 @@ def test_a_model_that_does_not_load_in_time_is_given_up(make_worker):
     assert "startSeconds" in failure.message
 
 
-def test_connecting_starts_nothing(tmp_path):
+def test_connecting_and_looking_start_nothing(tmp_path):
     tmp_path.chmod(0o700)
-    connect(WorkerConf(dir=str(tmp_path)))
+    client = connect(WorkerConf(dir=str(tmp_path)))
+    assert client.stats() == {}
+    client.shutdown()
     assert list(tmp_path.iterdir()) == []
