@@ -16,11 +16,11 @@ case class Ask(answers: Seq[Alias], child: LogicalPlan) extends UnaryNode {
   override def producedAttributes: AttributeSet = AttributeSet(answers.map(_.toAttribute))
   override protected def withNewChildInternal(newChild: LogicalPlan): Ask = copy(child = newChild)
 
-  def calls: Seq[LlmCall] = answers.map { case Answer(call, _) => call }
+  def calls: Seq[LlmCall] = answers.map(Answer.call)
 
   /** The same answers, with every call replaced by one that asks the same. */
-  def mapCalls(replace: LlmCall => LlmCall): Ask = copy(answers = answers.map {
-    case alias @ Answer(call, needed) => Alias(Answer(replace(call), needed), alias.name)(exprId = alias.exprId)
+  def mapCalls(replace: LlmCall => LlmCall): Ask = copy(answers = answers.map { answer =>
+    Alias(Answer(replace(Answer.call(answer)), Answer.needed(answer)), answer.name)(exprId = answer.exprId)
   })
 }
 
@@ -29,9 +29,14 @@ object Answer {
   def apply(call: LlmCall, needed: Option[Expression]): Expression =
     needed.fold[Expression](call)(If(_, call, Literal(null, call.dataType)))
 
-  def unapply(alias: Alias): Option[(LlmCall, Option[Expression])] = alias.child match {
-    case call: LlmCall => Some((call, None))
-    case If(needed, call: LlmCall, _) => Some((call, Some(needed)))
+  def call(answer: Alias): LlmCall = answer.child match {
+    case If(_, call: LlmCall, _) => call
+    case call => call.asInstanceOf[LlmCall]
+  }
+
+  /** The rows that need the answer; `None` = all. */
+  def needed(answer: Alias): Option[Expression] = answer.child match {
+    case If(condition, _: LlmCall, _) => Some(condition)
     case _ => None
   }
 }

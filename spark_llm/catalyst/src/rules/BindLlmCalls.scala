@@ -20,7 +20,8 @@ object BindLlmCalls extends Rule[LogicalPlan] {
   }.transformAllExpressions { case call: LlmCall => publicValue(call.params, bind(call)) }
 
   private def bind(ask: Ask): LogicalPlan = {
-    val (bound, public) = ask.answers.map { case alias @ Answer(call, needed) =>
+    val (bound, public) = ask.answers.map { alias =>
+      val (call, needed) = (Answer.call(alias), Answer.needed(alias))
       val raw = Alias(bind(sparing(call, needed)), "answer")()
       val value = publicValue(call.params, raw.toAttribute)
       val shown = if (call.arguments.isEmpty) needed.fold(value)(If(_, value, Literal(null, value.dataType))) else value

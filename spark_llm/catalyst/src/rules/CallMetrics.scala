@@ -17,7 +17,8 @@ object CallMetrics {
     val errors = sum("errors", answers.map(answer =>
       If(IsNull(GetStructField(answer, 1, Some("error"))), Literal(0L), Literal(1L))))
     val rows = Alias(Count(Literal(1)).toAggregateExpression(), "rows")()
-    CollectMetrics(s"$Prefix${answers.head.exprId.id}", rows +: errors +: usage, child, child.hashCode.toLong)
+    // Named by what is asked of what, so that equal subplans stay equal and their exchanges are reused.
+    CollectMetrics(s"$Prefix${Integer.toHexString(child.semanticHash())}", rows +: errors +: usage, child, 0L)
   }
 
   private def sum(name: String, parts: Seq[Expression]): NamedExpression =

@@ -46,8 +46,8 @@ case class DeduplicateLlmCalls(session: SparkSession) extends Rule[LogicalPlan] 
   }
 
   /** Calls with the same arguments and condition are asked from one table of distinct tuples. */
-  private def apart(ask: Ask): Seq[Ask] = ask.answers.groupBy { case Answer(call, needed) =>
-    (call.arguments.map(_.canonicalized).toSet, needed.map(_.canonicalized))
+  private def apart(ask: Ask): Seq[Ask] = ask.answers.groupBy { answer =>
+    (Answer.call(answer).arguments.map(_.canonicalized).toSet, Answer.needed(answer).map(_.canonicalized))
   }.values.toSeq.sortBy(_.head.exprId.id).map(answers => ask.copy(answers = answers))
 
   /** `plan` (the child of `ask`, perhaps with more columns) with the answers of `ask`, all over the same arguments. */
@@ -61,14 +61,14 @@ case class DeduplicateLlmCalls(session: SparkSession) extends Rule[LogicalPlan] 
     val same = arguments.zip(columns).map { case (argument, column) => EqualNullSafe(argument, column.toAttribute) }
     val hint = JoinHint(None, Option.when(CallPlanning.isSmall(ask))(HintInfo(Some(BROADCAST))))
     val joined = Join(plan, right, LeftOuter, same.reduceOption[Expression](And), hint)
-    Project(plan.output ++ ask.answers.zip(asked.answers).map { case (original @ Answer(call, needed), answer) =>
-      val missing = needed.foldLeft[Expression](IsNull(marker.toAttribute))(And(_, _))
-      Alias(If(missing, childChanged(call), answer.toAttribute), original.name)(exprId = original.exprId)
+    Project(plan.output ++ ask.answers.zip(asked.answers).map { case (original, answer) =>
+      val missing = Answer.needed(original).foldLeft[Expression](IsNull(marker.toAttribute))(And(_, _))
+      Alias(If(missing, childChanged(Answer.call(original)), answer.toAttribute), original.name)(exprId = original.exprId)
     }, joined)
   }
 
   private def distinct(ask: Ask, columns: Seq[Alias]): LogicalPlan = {
-    val rows = ask.answers.head match { case Answer(_, needed) => needed.fold(ask.child)(Filter(_, ask.child)) }
+    val rows = Answer.needed(ask.answers.head).fold(ask.child)(Filter(_, ask.child))
     if (columns.nonEmpty) Aggregate(columns.map(_.child), columns, rows)
     else GlobalLimit(Literal(1), LocalLimit(Literal(1), Project(Nil, rows)))
   }

@@ -3,6 +3,7 @@ package io.sparkllm.catalyst.rules
 import io.sparkllm.catalyst.LlmConf
 
 import org.apache.spark.sql.catalyst.expressions._
+import org.apache.spark.sql.catalyst.expressions.aggregate.AggregateExpression
 import org.apache.spark.sql.catalyst.plans._
 import org.apache.spark.sql.catalyst.plans.logical._
 import org.apache.spark.sql.catalyst.rules.Rule
@@ -111,11 +112,15 @@ object PlaceLlmFilters extends Rule[LogicalPlan] with PredicateHelper {
     }
   }
 
+  private def asksForRows(aggregate: Aggregate): Boolean =
+    aggregate.groupingExpressions.exists(Calls.in(_)) ||
+      aggregate.aggregateExpressions.exists(_.exists(e => e.isInstanceOf[AggregateExpression] && Calls.in(e)))
+
   private def liftOverGroups(aggregate: Aggregate): Lifted = {
     val below = lift(aggregate.child)
     val keys = AttributeSet(aggregate.groupingExpressions.collect { case key: Attribute => key })
     // Lifting one of several predicates would let the others ask for rows that it drops.
-    val liftable = below.asking.nonEmpty && keys.nonEmpty && !Calls.in(aggregate) &&
+    val liftable = below.asking.nonEmpty && keys.nonEmpty && !asksForRows(aggregate) &&
       below.asking.forall(predicate => predicate.deterministic && predicate.references.subsetOf(keys))
     if (!liftable) Lifted(aggregate, Nil)
     else {

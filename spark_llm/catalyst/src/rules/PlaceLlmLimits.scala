@@ -19,14 +19,25 @@ object PlaceLlmLimits extends Rule[LogicalPlan] {
         pull(limit.children.head).fold(limit) { case Project(list, child) => Project(list, limit.withNewChildren(Seq(child))) }
     }
 
-  /** The asking projection at the top, lifted over a sort that does not need its answers. */
+  /** `plan` with an asking projection at its top, lifted over projections and over a sort that needs no answer. */
   private def pull(plan: LogicalPlan): Option[Project] = plan match {
     case project @ Project(list, _) if list.exists(Calls.in) => Some(project)
-    case sort @ Sort(order, true, Project(list, child), _) if list.exists(Calls.in) =>
-      val columns = AttributeMap(list.collect { case alias: Alias => alias.toAttribute -> alias.child })
-      val inlined = order.map(_.transform { case a: Attribute => columns.getOrElse(a, a) }.asInstanceOf[SortOrder])
-      if (inlined.exists(o => Calls.in(o) || !o.deterministic)) None
-      else Some(Project(list, sort.copy(order = inlined, child = child)))
+    case Project(list, child) => pull(child).map(below => Project(list.map(column => inlineColumn(column, below)), below.child))
+    case sort @ Sort(order, true, child, _) => pull(child).flatMap { below =>
+      val keys = order.map(inline(_, below).asInstanceOf[SortOrder])
+      Option.unless(keys.exists(key => Calls.in(key) || !key.deterministic))(
+        below.copy(child = sort.copy(order = keys, child = below.child)))
+    }
     case _ => None
+  }
+
+  private def inline(expression: Expression, below: Project): Expression = {
+    val columns = AttributeMap(below.projectList.collect { case alias: Alias => alias.toAttribute -> alias.child })
+    expression.transform { case a: Attribute => columns.getOrElse(a, a) }
+  }
+
+  private def inlineColumn(column: NamedExpression, below: Project): NamedExpression = inline(column, below) match {
+    case named: NamedExpression => named
+    case other => Alias(other, column.name)(exprId = column.exprId)
   }
 }
