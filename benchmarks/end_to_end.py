@@ -137,7 +137,8 @@ def spark_llm_stats(conf: dict[str, str]) -> dict[str, Any]:
     from spark_llm.executor.connect import worker_conf
 
     clients = connect(worker_conf(Settings(conf))).stats()["clients"]
-    return max(clients.values(), key=lambda client: client["calls"], default={})
+    largest = max(clients, key=lambda client: client["calls"], default={})
+    return {name: largest.get(name) for name in ("rows", "calls", "shared", "errors", "prompt", "cached", "output")}
 
 
 def run_directly(arguments: argparse.Namespace, conf: dict[str, str], table: pa.Table, folder: Path) -> dict[str, Any]:
@@ -164,7 +165,7 @@ def with_plan(spec: CallSpec, table: pa.Table) -> CallSpec:
     """The call with the field order that the planner chooses for this table."""
     from dataclasses import replace
 
-    from spark_llm.optimizer.serve import plan_call
+    from spark_llm.optimizer.plan import plan_call
 
     sample = [column.slice(0, 2000).to_pylist() for column in table.columns]
     return replace(spec, plan=plan_call(spec, sample, table.num_rows))

@@ -19,12 +19,6 @@ def _fill(template: str, parameters: Mapping[str, object]) -> str:
     return re.sub(r"<(\w+)>", lambda m: str(parameters.get(m[1], m[0])), template)
 
 
-def render_error(condition: str, parameters: Mapping[str, object]) -> str:
-    """`[CONDITION] message`, an empty line, and the remedy."""
-    row = error_conditions()[condition]
-    return f"[{condition}] {_fill(row['message'], parameters)}\n\n{_fill(row['remedy'], parameters)}"
-
-
 class LlmError(Exception):
     """A failure with a condition of the table.
 
@@ -37,6 +31,15 @@ class LlmError(Exception):
     """
 
     def __init__(self, condition: str, **parameters: object) -> None:
-        super().__init__(render_error(condition, parameters))
+        row = error_conditions()[condition]
         self.condition = condition
-        self.parameters = parameters
+        self.message, self.remedy = (_fill(row[part], parameters) for part in ("message", "remedy"))
+        super().__init__(f"[{condition}] {self.message}\n\n{self.remedy}")
+
+    @classmethod
+    def of(cls, condition: str, message: str, remedy: str) -> LlmError:
+        """The error of a failure that already has its words, for example one that the worker reports."""
+        error = cls.__new__(cls)
+        error.condition, error.message, error.remedy = condition, message, remedy
+        Exception.__init__(error, f"[{condition}] {message}\n\n{remedy}")
+        return error

@@ -76,7 +76,7 @@ class CallRunner:
             with open_exchange(self.spec, self.settings, self.call) as exchange:
                 yield from self._run(batches, exchange)
         except EngineFailure as failure:
-            raise _as_llm_error(failure) from None
+            raise LlmError.of(failure.condition, failure.message, failure.remedy) from None
 
     def _run(self, batches: Iterator[Batch], exchange: Exchange) -> Iterator[pa.StructArray]:
         memory = self.settings.integer("window.bytes")
@@ -178,7 +178,3 @@ def _receiver(window: Window, index: int):  # noqa: ANN202
 def _pieces(batch: Batch, rows: int) -> Iterator[Batch]:
     for start in range(0, len(batch[0]), rows):
         yield [column.slice(start, rows) for column in batch]
-
-
-def _as_llm_error(failure: EngineFailure) -> Exception:
-    return RuntimeError(f"[{failure.condition}] {failure.message}\n\n{failure.remedy}")
