@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from spark_llm.serving.core import Engine, EngineFailure, ModelRef
@@ -14,6 +15,8 @@ def _stub(model: ModelRef) -> Engine:
 
 
 def _native(model: ModelRef) -> Engine:
+    # Before torch loads OpenMP: waiting threads must sleep, Spark's tasks run on the same cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from spark_llm.serving.engines.native import NativeEngine
 
     return NativeEngine(model)
