@@ -11,14 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from spark_llm.optimizer.element_order import order_elements
 from spark_llm.optimizer.prompts import Prompt
 
 Strings: TypeAlias = pa.Array | pa.ChunkedArray
 
 PREFIX = 32
-"""Bytes of a value that count when two different values share their beginning."""
+"""Beginnings are compared so far."""
 
-_encode_string = json.JSONEncoder(ensure_ascii=False).encode
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,37 +32,84 @@ class Column:
         Each row's value. Codes are ranks: sorting by code sorts by value (UTF-8 bytes, NULL last).
     lengths : float64 array of shape (k,)
         Characters of each rendered cell.
-    prefixes : uint8 array of shape (k, PREFIX)
-        The first bytes of each cell after its label, padded with zeros.
+    prefixes : int array of shape (k, p)
+        What a cell begins with after its label: bytes, or the elements of an unordered array by number. At most PREFIX
+        of them count when two different cells share their beginning.
+    steps : float64 array of shape (k, p)
+        Characters of each of these.
     label : int
         Characters with which every cell of the column begins.
     pieces : list of k tuples of str
         The rendered cell, whole or (an unordered array) by element, without the separator that follows it.
+    canonical : list of k str
+        What identifies the cell: equal for arrays that are equal up to the order of their elements.
     """
 
     codes: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.float64]
-    prefixes: npt.NDArray[np.uint8]
+    prefixes: npt.NDArray[np.integer]
+    steps: npt.NDArray[np.float64]
     label: int
     pieces: list[tuple[str, ...]]
+    canonical: list[str]
 
 
-def encode(values: Strings, label: str, render: Callable[[str | None], tuple[str, ...]]) -> Column:
-    """Encode a STRING column; each distinct value is rendered once, and its first piece gets the label before it."""
+def encode(values: Strings, label: str, render: Callable[[str | None], str]) -> Column:
+    """Encode a STRING column; `render` is called once per distinct value, and its text follows the label."""
+    codes, distinct = _ranked(values)
+    texts = [label + render(value) for value in distinct]
+    heads = np.array([text[len(label) : len(label) + PREFIX].encode() for text in texts], dtype=f"S{PREFIX}")
+    prefixes = heads.view(np.uint8).reshape(len(texts), PREFIX)
+    return Column(
+        codes, _lengths(texts), prefixes, np.broadcast_to(1.0, prefixes.shape), len(label), [(t,) for t in texts], texts
+    )
+
+
+def encode_unordered(values: Strings, label: str) -> Column:
+    """Encode a column of JSON arrays whose element order is free: chosen so that the arrays share their beginnings."""
+    codes, distinct = _ranked(values)
+    multisets = [_elements(value) for value in distinct]
+    ordered = iter(order_elements([elements for elements in multisets if elements]))
+    cells = [
+        _array_pieces(label, next(ordered)) if elements else (label + _unwrap(value),)
+        for value, elements in zip(distinct, multisets, strict=True)
+    ]
+    identical = (label + ("\n".join(elements) or cell[0]) for cell, elements in zip(cells, multisets, strict=True))
+    canonical = dict(zip(cells, identical, strict=True))
+    pieces = sorted(canonical)
+    rank = {cell: i for i, cell in enumerate(pieces)}
+    merged = np.fromiter((rank[cell] for cell in cells), dtype=np.int64, count=len(cells))
+    prefixes, steps = _pieces_by_number(pieces)
+    texts = ["".join(cell) for cell in pieces]
+    return Column(
+        merged[codes], _lengths(texts), prefixes, steps, len(label), pieces, [canonical[cell] for cell in pieces]
+    )
+
+
+def _pieces_by_number(pieces: list[tuple[str, ...]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The leading pieces after the label by number, and their lengths; 0 after the end."""
+    leading = [cell[1 : PREFIX + 1] for cell in pieces]
+    number = {piece: i + 1 for i, piece in enumerate({piece for cell in leading for piece in cell})}
+    numbers, steps = np.zeros((len(pieces), PREFIX), np.int64), np.zeros((len(pieces), PREFIX))
+    for row, cell in enumerate(leading):
+        numbers[row, : len(cell)] = [number[piece] for piece in cell]
+        steps[row, : len(cell)] = [len(piece) for piece in cell]
+    return numbers, steps
+
+
+def _lengths(texts: list[str]) -> npt.NDArray[np.float64]:
+    """Characters of the cells with the separator that follows each."""
+    return np.fromiter((len(text) + 2 for text in texts), dtype=np.float64, count=len(texts))
+
+
+def _ranked(values: Strings) -> tuple[npt.NDArray[np.int64], list[str | None]]:
+    """Each row's code and the sorted distinct values."""
     flat = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     encoded = flat.cast(pa.large_string()).dictionary_encode(null_encoding="encode")
     by_rank = pc.array_sort_indices(encoded.dictionary)
     rank = np.empty(len(by_rank), dtype=np.int64)
     rank[by_rank.to_numpy()] = np.arange(len(by_rank))
-    distinct = encoded.dictionary.take(by_rank)
-    pieces = [(label + first, *rest) for first, *rest in map(render, distinct.to_pylist())]
-    lengths = np.fromiter((sum(map(len, cell)) + 2 for cell in pieces), dtype=np.float64, count=len(pieces))
-    return Column(rank[encoded.indices.to_numpy()], lengths, _prefixes(pieces, len(label)), len(label), pieces)
-
-
-def _prefixes(pieces: list[tuple[str, ...]], label: int) -> npt.NDArray[np.uint8]:
-    heads = [cell[0][label : label + PREFIX].encode() for cell in pieces]
-    return np.array(heads, dtype=f"S{PREFIX}").view(np.uint8).reshape(len(pieces), PREFIX)
+    return rank[encoded.indices.to_numpy()], encoded.dictionary.take(by_rank).to_pylist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +148,14 @@ def encode_window(prompt: Prompt, columns: Sequence[Strings]) -> Window:
 
 def _encode_cell(prompt: Prompt, index: int, values: Strings) -> Column:
     field = prompt.spec.fields[index]
-    ordered = _render_text if field.kind == "text" else _render_json
-    render = _render_unordered if index in prompt.unordered else ordered
-    return encode(values, _encode_string(field.name) + ": ", render)
+    label = _to_json(field.name) + ": "
+    if index in prompt.unordered:
+        return encode_unordered(values, label)
+    return encode(values, label, _render_text if field.kind == "text" else _unwrap)
 
 
-def _render_text(value: str | None) -> tuple[str, ...]:
-    return ("null" if value is None else _encode_string(value),)
-
-
-def _render_json(value: str | None) -> tuple[str, ...]:
-    return (_unwrap(value),)
+def _render_text(value: str | None) -> str:
+    return "null" if value is None else _to_json(value)
 
 
 def _unwrap(value: str | None) -> str:
@@ -120,13 +165,17 @@ def _unwrap(value: str | None) -> str:
     return value[5:-1] if value.startswith('{"v":') and value.endswith("}") else value
 
 
-def _render_unordered(value: str | None) -> tuple[str, ...]:
-    """An array's elements in one canonical order, each on a line of its own."""
-    array = json.loads(text := _unwrap(value))
-    if not isinstance(array, list) or not array:
-        return (text,)
-    elements = sorted(json.dumps(element, ensure_ascii=False, separators=(",", ":")) for element in array)
-    return ("[\n", *(element + ",\n" for element in elements[:-1]), elements[-1] + "\n]")
+def _elements(value: str | None) -> list[str]:
+    """The sorted JSON texts of an array's elements; none for any other value."""
+    array = json.loads(_unwrap(value))
+    if not isinstance(array, list):
+        return []
+    return sorted(map(_to_json, array))
+
+
+def _array_pieces(label: str, elements: Sequence[str]) -> tuple[str, ...]:
+    """The cell of an array, one line per element."""
+    return (label + "[\n", *(element + ",\n" for element in elements[:-1]), elements[-1] + "\n]")
 
 
 def _head(prompt: Prompt, columns: Sequence[Strings]) -> Column:
@@ -137,7 +186,7 @@ def _head(prompt: Prompt, columns: Sequence[Strings]) -> Column:
     ]
     rows = next(len(part) for part in parts if not isinstance(part, str))
     lines = zip(*([part] * rows if isinstance(part, str) else part for part in parts), strict=True)
-    return encode(pa.array(["".join(line) for line in lines], pa.large_string()), "", lambda text: (text or "",))
+    return encode(pa.array(["".join(line) for line in lines], pa.large_string()), "", lambda text: text or "")
 
 
 def _raw(column: Strings, is_json: bool) -> list[str]:

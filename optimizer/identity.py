@@ -32,7 +32,7 @@ def answer_identities(prompt: Prompt, window: Window) -> list[bytes]:
 
 
 def _texts(column: Column) -> list[bytes]:
-    distinct = [("\n".join(pieces) + "\0").encode() for pieces in column.pieces]
+    distinct = [(text + "\0").encode() for text in column.canonical]
     return [distinct[code] for code in column.codes.tolist()]
 
 

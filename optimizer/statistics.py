@@ -33,7 +33,7 @@ def column_statistics(columns: Sequence[Column], rows: float) -> list[ColumnStat
     --------
     >>> import pyarrow as pa
     >>> from spark_llm.optimizer.columns import encode
-    >>> label = encode(pa.array(["a", "b", "a", "b"]), "", lambda text: (text,))
+    >>> label = encode(pa.array(["a", "b", "a", "b"]), "", lambda text: text)
     >>> column_statistics([label], rows=1000)
     [ColumnStatistics(length=3.0, distinct=2.0, rows=1000)]
     """

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from spark_llm.optimizer.blocks import choose_blocks
 from spark_llm.optimizer.columns import Column
 from spark_llm.optimizer.field_order import rank_columns
 
@@ -47,13 +48,13 @@ class Layout:
 class _Table:
     """The window as one matrix of cell numbers: equal numbers are equal cells, across all columns.
 
-    `cells` (n, m); by cell number `lengths` (k,) and `prefixes` (k, PREFIX); by column `labels` (m,).
+    `cells` (n, m); `lengths` (k,) by cell number; the cells of a column are numbered from its `starts` (m,) on.
     """
 
+    columns: Sequence[Column]
+    starts: Ints
     cells: Ints
-    labels: Ints
     lengths: Floats
-    prefixes: npt.NDArray[np.uint8]
 
 
 def plan_window(columns: Sequence[Column], order: Sequence[int], pinned: int = 0) -> Layout:
@@ -84,7 +85,7 @@ def plan_window(columns: Sequence[Column], order: Sequence[int], pinned: int = 0
     >>> import pyarrow as pa
     >>> from spark_llm.optimizer.columns import encode
     >>> data = {"id": ["1", "2", "3"], "text": ["long text", "other", "long text"]}
-    >>> columns = [encode(pa.array(values), f"{name}: ", lambda text: (text,)) for name, values in data.items()]
+    >>> columns = [encode(pa.array(values), f"{name}: ", lambda text: text) for name, values in data.items()]
     >>> layout = plan_window(columns, order=[0, 1])
     >>> layout.rows.tolist(), layout.order.tolist()
     ([0, 2, 1], [[1, 0], [1, 0], [1, 0]])
@@ -109,11 +110,9 @@ def _candidates(table: _Table, given: Ints, pinned: int) -> Iterator[Ints]:
 
 
 def _table(columns: Sequence[Column]) -> _Table:
-    starts = np.cumsum([0, *(len(column.lengths) for column in columns)])
-    cells = np.stack([column.codes + start for column, start in zip(columns, starts[:-1], strict=True)], axis=1)
-    labels = np.array([column.label for column in columns])
-    lengths, prefixes = ([getattr(c, name) for c in columns] for name in ("lengths", "prefixes"))
-    return _Table(cells, labels, np.concatenate(lengths), np.concatenate(prefixes))
+    starts = np.cumsum([0, *(len(column.lengths) for column in columns[:-1])])
+    cells = np.stack([column.codes + start for column, start in zip(columns, starts, strict=True)], axis=1)
+    return _Table(columns, starts, cells, np.concatenate([column.lengths for column in columns]))
 
 
 def _arrange(table: _Table, order: Ints) -> Layout:
@@ -130,14 +129,18 @@ def _arrange(table: _Table, order: Ints) -> Layout:
 
 
 def _partial(table: _Table, laid: Ints, order: Ints, depth: Ints) -> float:
-    """Characters shared by the first cells that differ, up to PREFIX each."""
+    """Characters shared by the first cells that differ, as far as their prefixes reach."""
     above = np.flatnonzero(depth < laid.shape[1])
     position = depth[above]
-    same = order[above, position] == order[above + 1, position]
-    above, position = above[same], position[same]
-    left, right = laid[above, position], laid[above + 1, position]
-    common = np.logical_and.accumulate(table.prefixes[left] == table.prefixes[right], axis=1).sum(axis=1)
-    return float(np.minimum(table.labels[order[above, position]] + common, table.lengths[left]).sum())
+    leading, same = order[above, position], order[above, position] == order[above + 1, position]
+    shared = 0.0
+    for number, (column, start) in enumerate(zip(table.columns, table.starts, strict=True)):
+        here = same & (leading == number)
+        left, right = (laid[above[here] + i, position[here]] - start for i in (0, 1))
+        common = np.logical_and.accumulate(column.prefixes[left] == column.prefixes[right], axis=1)
+        characters = column.label + (column.steps[left] * common).sum(axis=1)
+        shared += float(np.minimum(characters, column.lengths[left]).sum())
+    return shared
 
 
 def _by_statistics(table: _Table, order: Ints) -> Ints:
@@ -156,7 +159,7 @@ def _greedy(table: _Table, statistics: Ints, pinned: int, exponent: float) -> In
     parent = _dense(table.cells[:, statistics[:pinned]])
     while len(rows):
         ids, weights = _blocks(table, rows, parent, free, statistics, exponent)
-        rows, parent, group = _sorted_members(rows, parent, _choose_blocks(ids, weights))
+        rows, parent, group = _sorted_members(rows, parent, choose_blocks(ids, weights))
         if not len(rows):
             break
         starts = np.flatnonzero(np.diff(group, prepend=-1))
@@ -214,23 +217,6 @@ def _constant(cells: Ints, starts: Ints) -> Bools:
     changes = np.zeros((len(cells) + 1, cells.shape[1]), np.int32)
     np.cumsum(cells[1:] != cells[:-1], axis=0, out=changes[1:-1])
     return changes[np.append(starts[1:], len(cells)) - 1] == changes[starts]
-
-
-def _choose_blocks(ids: Ints, weights: Floats) -> Ints:
-    """Give every row to one block: the greedy choice by weight · (rows - 1), each row once; -1 where nothing is shared.
-
-    A block that all its remaining rows prefer can neither lose a row nor be overtaken, for scores only fall: the
-    sequential greedy would take it too. So all such blocks are taken together, round by round.
-    """
-    group, alive = np.full(len(ids), -1, np.int64), np.arange(len(ids))
-    while len(alive):
-        count = np.bincount(ids[alive].ravel(), minlength=len(weights))
-        score = weights * np.maximum(count - 1, 0)
-        best = np.take_along_axis(ids[alive], score[ids[alive]].argmax(axis=1)[:, None], axis=1)[:, 0]
-        taken = np.bincount(best, minlength=len(weights)) == count
-        group[alive] = np.where(taken[best] & (score[best] > 0), best, -1)
-        alive = alive[~taken[best] & (score[best] > 0)]
-    return group
 
 
 def _sorted_members(rows: Ints, parent: Ints, group: Ints) -> tuple[Ints, Ints, Ints]:

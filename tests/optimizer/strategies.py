@@ -55,5 +55,5 @@ def encoded(columns) -> list[Column]:
     return [encode(array, f"{chr(97 + i)}: ", _quoted) for i, array in enumerate(arrays)]
 
 
-def _quoted(text: str | None) -> tuple[str]:
-    return ("null" if text is None else text + "'",)
+def _quoted(text: str | None) -> str:
+    return "null" if text is None else text + "'"
