@@ -1,4 +1,4 @@
-"""The requests of one model: merged, remembered, sent to its replica, and asked again after a crash.
+"""The requests of one replica: merged, remembered, sent to its replica, and asked again after a crash.
 
 No second queue: requests go to the replica at once, where the engine's scheduler orders them. Only after a crash are
 they held back: the rows that were in flight are tried in groups, each crash splitting its group, until the row that
@@ -34,10 +34,14 @@ Starter = Callable[
 
 
 class Dispatch:
-    """All streams of one model. `lock` is the front's; nothing is sent while it is held."""
+    """All streams of one replica. `lock` is the front's; nothing is sent while it is held.
+
+    `streams` counts them, for the owner.
+    """
 
     def __init__(self, start: Starter, lock: threading.RLock, log: str) -> None:
         self._start, self._lock, self._log = start, lock, log
+        self.streams = 0
         self._ids = itertools.count()
         self._replica: ReplicaProcess | None = None
         self._sent: dict[int, Question] = {}
@@ -57,17 +61,16 @@ class Dispatch:
         size = batch.nbytes // max(1, batch.num_rows)
         columns = (batch.column(name).to_pylist() for name in ("request_id", "identity", "seed"))
         known: list[Finished] = []
+        fresh: list[Question] = []
         with self._lock:
             replica = self.start()
-            fresh: list[Question] = []
             for row, (request_id, identity, seed) in enumerate(zip(*columns, strict=True)):
                 key = None if identity is None else (stream.pool, stream.asked_as, identity, seed)
-                if key is not None and (answer := stream.client.memo.get(key)) is not None:
+                if (answer := stream.client.memo.get(key)) is not None:
                     known.append(Finished(request_id, *answer, shared=True))
                     stream.client.count(known[-1])
                     continue
-                question = self._by_key.get(key) if key is not None else None
-                if question is None:
+                if (question := self._by_key.get(key)) is None:
                     question = Question(next(self._ids), key, batch, row, size, stream.call, stream.client.name)
                     fresh.append(question)
                     if key is not None:

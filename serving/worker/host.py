@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,12 @@ from spark_llm.serving.worker.rendezvous import Rendezvous, WorkerConf
 from spark_llm.serving.worker.stream import Stream
 
 
+@dataclass(frozen=True, slots=True)
+class _Model:
+    ref: ModelRef
+    dispatches: list[Dispatch]
+
+
 class Host:
     """The worker without its transport. Every method may be called from any thread."""
 
@@ -26,23 +33,31 @@ class Host:
         self._conf, self._rendezvous = conf, rendezvous
         self._lock = threading.RLock()
         self._clients = Clients(conf.memo_bytes)
-        self._models: dict[str, tuple[ModelRef, Dispatch]] = {}
+        self._models: dict[str, _Model] = {}
         self._started = self._last_stream = time.time()
 
     def open(self, header: StreamHeader) -> tuple[Stream, Dispatch]:
-        """Begin a stream and start its model's replica; raises EngineFailure when that cannot start."""
-        dispatch = self._dispatch(header.model)
-        dispatch.start()
+        """Begin a stream and start a replica of its model; raises EngineFailure when that cannot start.
+
+        All requests of a stream go to one replica: a task's rows are sorted by prefix, so prefixes stay whole.
+        """
         with self._lock:
+            model = self._models.setdefault(header.model.key, _Model(header.model, self._dispatches(header.model)))
+            dispatch = min(model.dispatches, key=lambda dispatch: dispatch.streams)
+            dispatch.start()
+            dispatch.streams += 1
             client = self._clients.open(header.client, header.pool)
         return Stream(header, client, self._conf.inflight_bytes), dispatch
 
-    def _dispatch(self, model: ModelRef) -> Dispatch:
-        with self._lock:
-            if model.key not in self._models:
-                start = partial(ReplicaProcess, model, self._rendezvous.folder, self._rendezvous.log, self._conf.gpus)
-                self._models[model.key] = model, Dispatch(start, self._lock, str(self._rendezvous.log))
-            return self._models[model.key][1]
+    def _dispatches(self, model: ModelRef) -> list[Dispatch]:
+        """One for each replica: as many as the model fits into the GPUs, or one."""
+        gpus = [gpu for gpu in self._conf.gpus.split(",") if gpu]
+        width = model.args.get("tensor_parallel_size", 1)
+        width = width if isinstance(width, int) and width > 0 else 1  # the engine refuses it in its own words
+        shares = [",".join(gpus[i : i + width]) for i in range(0, len(gpus), width)] or [""]
+        folder, log = self._rendezvous.folder, self._rendezvous.log
+        starters = [partial(ReplicaProcess, model, folder, log, share) for share in shares]
+        return [Dispatch(start, self._lock, str(log)) for start in starters]
 
     def ask(self, stream: Stream, dispatch: Dispatch, batch: pa.RecordBatch) -> None:
         """Take a batch of requests of `stream`, waiting while it has too many bytes in flight."""
@@ -59,6 +74,7 @@ class Host:
         dispatch.cancel(stream)
         stream.end()
         with self._lock:
+            dispatch.streams -= 1
             self._clients.close(stream.client)
             self._last_stream = time.time()
 
@@ -66,7 +82,7 @@ class Host:
         """Housekeeping, to be called about once a second; False once the worker should end."""
         with self._lock:
             self._clients.expire(time.time())
-            dispatches = [dispatch for _, dispatch in self._models.values()]
+            dispatches = [dispatch for model in self._models.values() for dispatch in model.dispatches]
         for dispatch in dispatches:
             dispatch.check_start(self._conf.start_seconds)
         replaced = self._rendezvous.owner() != os.getpid()
@@ -79,19 +95,21 @@ class Host:
         return min(time.time() - self._last_stream, youngest_lease)
 
     def stats(self) -> dict[str, Any]:
-        """Counters of all models and clients, for `spark-llm top` and progress bars."""
+        """Counters of all replicas and clients, for `spark-llm top` and progress bars."""
         with self._lock:
             clients = self._clients.stats()
-            models = list(self._models.items())
-        described = [
-            {"key": key, "model": model.name, "engine": model.engine, **dispatch.stats()}
-            for key, (model, dispatch) in models
+            models = list(self._models.values())
+        replicas = [
+            {"key": model.ref.key, "model": model.ref.name, "engine": model.ref.engine, **dispatch.stats()}
+            for model in models
+            for dispatch in model.dispatches
         ]
-        return {"pid": os.getpid(), "started": self._started, "models": described, "clients": clients}
+        return {"pid": os.getpid(), "started": self._started, "models": replicas, "clients": clients}
 
     def end(self) -> None:
         """End all replicas and remove this worker's files."""
         self._rendezvous.withdraw(os.getpid())
-        for _, dispatch in self._models.values():
-            dispatch.close()
+        for model in self._models.values():
+            for dispatch in model.dispatches:
+                dispatch.close()
         leases.remove_stale(self._rendezvous.folder, self._conf.idle_seconds)

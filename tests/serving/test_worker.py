@@ -53,6 +53,19 @@ def test_many_processes_start_and_share_one_worker(worker):
     assert len(list(worker.folder.glob("worker-*.json"))) == 1
 
 
+def test_each_gpu_has_a_replica_and_streams_spread_over_them(make_worker):
+    worker = make_worker(gpus="3,5")
+    with worker.exchange(execution="1") as one, worker.exchange(execution="2") as two:
+        for exchange in (one, two):
+            exchange.submit(requests(CALL, ["a", "b"]))
+            drain(exchange, 2)
+        replicas = worker.client.stats()["models"]
+    environments = [Path(f"/proc/{replica['pid']}/environ").read_bytes().split(b"\0") for replica in replicas]
+    seen = [entry for environment in environments for entry in environment if entry.startswith(b"CUDA_VIS")]
+    assert seen == [b"CUDA_VISIBLE_DEVICES=3", b"CUDA_VISIBLE_DEVICES=5"]
+    assert sorted(len(file.read_text().splitlines()) for file in worker.calls_dir.glob("*.calls")) == [2, 2]
+
+
 def test_many_concurrent_exchanges_of_one_process(worker):
     def task(number):
         with worker.exchange(execution=str(number), echo=True) as exchange:
