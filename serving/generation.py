@@ -26,9 +26,14 @@ class Generation:
         self, call: Call, tokenizer: Tokenizer, grammar: Grammar | None, stop_ids: frozenset[int], limit: int, seed: int
     ) -> None:
         self._call, self._grammar, self._stop_ids, self._limit, self._seed = call, grammar, stop_ids, limit, seed
-        self._stream = tokenizer.stream()
-        self.text, self.count = "", 0
+        self._tokenizer, self._stream = tokenizer, tokenizer.stream()
+        self._streamed = ""  # the text so far; kept only where stop strings are looked for
+        self.tokens: list[int] = []
         self.finish_reason: FinishReason | None = None
+
+    @property
+    def text(self) -> str:
+        return self._streamed if self._call.stop else self._tokenizer.decode(self.tokens)
 
     @property
     def mask(self) -> Mask | None:
@@ -38,7 +43,7 @@ class Generation:
     @property
     def draw(self) -> Draw:
         """How to choose the next token."""
-        return Draw(self._call.temperature, self._call.top_p, self._seed, self.count)
+        return Draw(self._call.temperature, self._call.top_p, self._seed, len(self.tokens))
 
     def begin(self) -> list[int]:
         """Tokens with which every answer starts."""
@@ -64,18 +69,20 @@ class Generation:
         return accepted
 
     def _append(self, token: int) -> None:
-        self.count += 1
-        searched = len(self.text)
-        self.text += self._stream.add(token)
-        if self._cut_at_stop_string(searched) or (self._grammar is not None and self._grammar.finished):
+        self.tokens.append(token)
+        if self._reaches_stop_string(token) or (self._grammar is not None and self._grammar.finished):
             self.finish_reason = "stop"
-        elif self.count == self._limit:
+        elif len(self.tokens) == self._limit:
             self.finish_reason = "length"
 
-    def _cut_at_stop_string(self, searched: int) -> bool:
-        """End the text before the first stop string that reaches beyond the first `searched` characters."""
-        places = [self.text.find(stop, max(0, searched - len(stop) + 1)) for stop in self._call.stop]
+    def _reaches_stop_string(self, token: int) -> bool:
+        """Add the token's text; cut it before the first stop string that it completes."""
+        if not self._call.stop:
+            return False
+        known = len(self._streamed)
+        self._streamed += self._stream.add(token)
+        places = [self._streamed.find(stop, max(0, known - len(stop) + 1)) for stop in self._call.stop]
         found = [place for place in places if place >= 0]
         if found:
-            self.text = self.text[: min(found)]
+            self._streamed = self._streamed[: min(found)]
         return bool(found)

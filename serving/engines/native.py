@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from spark_llm.serving.allocator import keep_freed_memory
 from spark_llm.serving.cache.radix import PrefixCache, Tokens
 from spark_llm.serving.core import Capacity, EngineFailure, Finished, ModelRef, Request, RowError, Usage
 from spark_llm.serving.generation import Generation
@@ -160,7 +161,7 @@ class NativeEngine:
 
     def _report(self, sequence: TokenSequence, generation: Generation) -> None:
         del self._active[sequence.request_id]
-        usage = Usage(sequence.prompt_length, sequence.cached or 0, generation.count)
+        usage = Usage(sequence.prompt_length, sequence.cached or 0, len(generation.tokens))
         self._totals["prompt_tokens"] += usage.prompt
         self._totals["cached_tokens"] += usage.cached
         self._totals["output_tokens"] += usage.output
@@ -182,6 +183,8 @@ def _load(directory: Path, settings: NativeSettings) -> tuple[ModelRunner, Capac
     max_length = min(settings.max_length or config.max_positions, config.max_positions, pages * settings.page_size)
     weights = load_weights(directory, config, dtype=dtype, device=device)
     cache = KVCache.zeros(config, pages, settings.page_size, dtype, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     capacity = Capacity(pages * settings.page_size, max_length, settings.max_running, model_identity(directory))
     return ModelRunner(Decoder(config, weights, max_length), cache), capacity
 

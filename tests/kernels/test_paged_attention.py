@@ -35,8 +35,10 @@ def random_queries(rng, page_size, requests):
 
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2), (6, 1)])
 @pytest.mark.parametrize("min_shared", [1, 64, 10**9])
-def test_equals_the_reference(monkeypatch, heads, min_shared):
+@pytest.mark.parametrize("operator", [attend, attend_reference], ids=["flash", "formula"])
+def test_equals_the_reference(monkeypatch, heads, min_shared, operator):
     monkeypatch.setattr(cascade, "MIN_SHARED_READS", min_shared)
+    monkeypatch.setattr("spark_llm.kernels.paged_attention.attend", operator)
     rng = np.random.default_rng(sum(heads) + min_shared)
     for page_size in (1, 4, 16):
         queries, rows = random_queries(rng, page_size, int(rng.integers(1, 24)))
