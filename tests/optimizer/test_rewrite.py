@@ -19,7 +19,7 @@ from spark_llm.optimizer.prompts import prepare
 from spark_llm.optimizer.rewrite import rewrite
 
 FIXTURES = Path(__file__).parent / "fixtures"
-TABLES = {"reviews": ["id", "review", "title", "year"], "movies": ["title", "genre"]}
+TABLES = {"reviews": ["id", "review", "title", "year"], "movies": ["title", "genre"], "odd": ["a b", "c.d"]}
 DATA = {
     "reviews": "i AS id, 'review ' || i % 4 AS review, 't' || i % 3 AS title, 1997 + i AS year FROM range(8) t(i)",
     "movies": "'t' || i AS title, 'genre ' || i % 2 AS genre FROM range(3) t(i)",
