@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pyarrow as pa
 import pytest
@@ -18,6 +19,7 @@ from spark_llm.serving.protocol import (
     finished_to_batch,
     requests_to_batch,
 )
+from spark_llm.serving.worker.clients import KEPT_CLIENTS, QUERY_END_SECONDS, Clients
 from spark_llm.serving.worker.frames import Channel
 from spark_llm.serving.worker.memo import ENTRY_BYTES, AnswerMemo
 from spark_llm.serving.worker.package import link_package
@@ -105,6 +107,29 @@ def test_the_memo_forgets_the_least_recently_used_beyond_its_bytes():
     assert memo.bytes == 3 * ENTRY_BYTES + 20
     memo.put("big", ("x" * 10_000, "stop"))
     assert (len(memo), memo.bytes) == (0, 0)
+
+
+def test_answers_are_forgotten_only_after_a_query_has_ended():
+    clients = Clients(memo_bytes=10_000)
+    client = clients.open("app/1", "default")
+    client.memo.put("key", ("answer", "stop"))
+    later = client.last_seen + 2 * QUERY_END_SECONDS
+    clients.expire(later)
+    assert len(client.memo) == 1, "a stream is open"
+    clients.close(client)
+    clients.expire(client.last_seen + QUERY_END_SECONDS / 2)
+    assert len(client.memo) == 1, "the next stage may be about to start"
+    clients.expire(later)
+    assert len(client.memo) == 0
+    assert clients.open("app/1", "default") is client
+
+
+def test_old_clients_are_forgotten_once_there_are_many():
+    clients = Clients(memo_bytes=0)
+    for number in range(KEPT_CLIENTS + 5):
+        clients.close(clients.open(f"app/{number}", "default"))
+    clients.expire(time.time() + 2 * QUERY_END_SECONDS)
+    assert [stats["client"] for stats in clients.stats()] == [f"app/{n}" for n in range(5, KEPT_CLIENTS + 5)]
 
 
 def test_another_python_imports_this_package(tmp_path):
