@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-from itertools import pairwise, permutations
+from itertools import pairwise, permutations, takewhile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from spark_llm.optimizer.columns import encode, encode_unordered
 from spark_llm.optimizer.element_order import order_elements
@@ -34,7 +33,16 @@ def texts_of(columns, layout: Layout) -> list[str]:
 
 def trie_hits(texts) -> int:
     """Characters that an unbounded prefix cache serves: what sorted neighbours share."""
-    return sum(len(os.path.commonprefix(pair)) for pair in pairwise(sorted(texts)))  # noqa: RUF071
+    return sum(shared(a, b) for a, b in pairwise(sorted(texts)))
+
+
+def shared(a: str, b: str) -> int:
+    """Length of the common beginning, by bisection."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle - 1)
+    return low
 
 
 def plan(columns, pinned=0) -> Layout:
@@ -76,14 +84,28 @@ def test_pinned_columns_lead_in_their_order(table, pinned):
     assert np.array_equal(layout.order[:, :pinned], np.tile(order[:pinned], (len(layout.rows), 1)))
 
 
-@settings(max_examples=60)
-@given(tables(max_rows=6, max_columns=3))
-def test_plan_comes_close_to_the_optimum(table):
-    """Whole-cell hits: greedy is not optimal on every table, but never loses more than a fifth."""
-    columns = encoded(table)
-    cells = [["".join(column.pieces[code]) + ", " for code in column.codes] for column in columns]
-    optimum = best_hits(cells)
-    assert plan(columns).hits >= 0.8 * optimum
+def whole_hits(columns, layout: Layout) -> float:
+    """Characters of whole cells shared with the row before, which is what OPHR counts."""
+    rows = [
+        [(c, columns[c].codes[row]) for c in order]
+        for row, order in zip(layout.rows.tolist(), layout.order.tolist(), strict=True)
+    ]
+    equal = (takewhile(lambda pair: pair[0] == pair[1], zip(*pair, strict=True)) for pair in pairwise(rows))
+    return sum(columns[c].lengths[code] for cells in equal for (c, code), _ in cells)
+
+
+def test_plan_comes_close_to_the_optimum():
+    """Greedy is not optimal on every tiny table, but loses less than 1.5 % of what they share together."""
+    random = np.random.default_rng(0)
+    reached = possible = 0.0
+    for _ in range(400):
+        shape = random.integers(1, 4), random.integers(1, 7)
+        columns = encoded(random.choice(["a" * 20, "b" * 3, "c" * 9, "d" * 30, "e"], shape))
+        cells = [["".join(column.pieces[code]) + ", " for code in column.codes] for column in columns]
+        optimum, hits = best_hits(cells), whole_hits(columns, plan(columns))
+        assert hits <= optimum
+        reached, possible = reached + hits, possible + optimum
+    assert reached >= 0.985 * possible
 
 
 def test_plan_is_optimal_where_one_field_determines_the_others():
