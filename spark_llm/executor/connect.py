@@ -30,6 +30,13 @@ def execution_id() -> str:
     return (context and context.getLocalProperty("spark.sql.execution.id")) or ""
 
 
+def visible_gpus() -> str:
+    """The GPUs of this task where Spark assigns them, else those of the environment; they name the worker."""
+    context = TaskContext.get()
+    assigned = context.resources().get("gpu") if context else None
+    return ",".join(assigned.addresses) if assigned else os.environ.get("CUDA_VISIBLE_DEVICES", "")
+
+
 def task_client(spec: CallSpec) -> str:
     """Who pays: application and SQL execution."""
     return f"{application_id(spec)}/{execution_id()}"
@@ -71,4 +78,5 @@ def worker_conf(settings: Settings) -> client.WorkerConf:
         inflight_bytes=settings.integer("worker.inflightBytes"),
         memo_bytes=settings.integer("worker.memoBytes"),
         python=settings.text("python") or sys.executable,
+        gpus=visible_gpus(),
     )

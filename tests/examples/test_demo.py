@@ -1,0 +1,26 @@
+"""`spark-llm demo` on the embedded model: rows, progress and the report, as a newcomer sees them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.spark
+def test_demo_shows_rows_and_a_report():
+    command = [str(Path(sys.executable).with_name("spark-llm")), "demo"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=540, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for file in sorted((ROOT / "sql_examples").glob("0[1-5]*.sql")):
+        assert f"== sql_examples/{file.name}" in done.stdout
+    assert done.stdout.count("Fetched") >= 5
+    reports = re.findall(r"llm report: .*", done.stderr)
+    assert len(reports) == 5
+    assert all("distinct calls" in report and "cached" in report for report in reports)
