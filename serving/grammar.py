@@ -14,6 +14,7 @@ from spark_llm.serving.tokenizer import Tokenizer
 from torch import Tensor
 
 Mask = NDArray[np.int32]
+CACHED_GRAMMARS = 256
 
 
 class GrammarCompiler:
@@ -52,6 +53,8 @@ class GrammarCompiler:
         value = constraint.value if isinstance(constraint.value, str) else json.dumps(constraint.value)
         key = (constraint.kind, value)
         if key not in self._compiled:
+            if len(self._compiled) == CACHED_GRAMMARS:
+                self._compiled.pop(next(iter(self._compiled)))
             self._compiled[key] = self._compile(constraint, value)
         # JSON never has raw control characters; xgrammar lets them into strings that have a length limit
         allowed = self._no_control if constraint.kind == "json_schema" else ~np.zeros(self.words, np.int32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,10 @@ class ChatTemplate:
         source = file.read_text(encoding="utf-8") if file.exists() else settings.get("chat_template")
         if isinstance(source, list):  # several named templates
             source = next((entry["template"] for entry in source if entry["name"] == "default"), None)
-        self._template = _environment().from_string(source) if source else None
+        try:
+            self._template = _environment().from_string(source) if source else None
+        except TemplateError as failure:
+            raise _template_failure(str(failure)) from failure
         self._tokens = {
             name: _text(settings.get(name)) for name in ("bos_token", "eos_token", "pad_token", "unk_token")
         }
@@ -46,7 +48,7 @@ class ChatTemplate:
             text = self._template.render(
                 messages=messages, add_generation_prompt=True, enable_thinking=False, tools=None, **self._tokens
             )
-        except TemplateError as failure:
+        except (TemplateError, LookupError, TypeError, ValueError) as failure:
             raise _template_failure(str(failure)) from failure
         before, marker, after = text.partition(_MARKER)
         if not marker:
@@ -61,16 +63,20 @@ class PromptComposer:
         self.template, self._tokenizer = ChatTemplate(directory), tokenizer
         self._split: dict[str | None, tuple[str, str]] = {}
 
-    def compose(self, requests: Sequence[Request]) -> list[Tokens]:
-        """The prompt of each request, in order."""
-        frames = {id(call): self._frame(call) for call in {id(r.call): r.call for r in requests}.values()}
-        texts = [segment for request in requests for segment in request.segments]
-        pieces = iter(self._tokenizer.encode_pieces(texts))
-        prompts = []
-        for request in requests:
-            before, after = frames[id(request.call)]
-            prompts.append(np.concatenate([before, *islice(pieces, len(request.segments)), after]))
-        return prompts
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """Tokenize the segments of many requests at once; `compose` then finds them in the tokenizer's cache."""
+        self._tokenizer.encode_pieces([segment for request in requests for segment in request.segments])
+
+    def compose(self, request: Request) -> Tokens:
+        """The prompt of a request.
+
+        Raises
+        ------
+        EngineFailure
+            When the chat template refuses the call's system message.
+        """
+        before, after = self._frame(request.call)
+        return np.concatenate([before, *self._tokenizer.encode_pieces(request.segments), after])
 
     def _frame(self, call: Call) -> tuple[Tokens, Tokens]:
         """Tokens before and after the segments; without a template, what the tokenizer puts at the start."""

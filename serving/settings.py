@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from spark_llm.serving.core import EngineFailure
 from spark_llm.serving.models.config import DecoderConfig
+from spark_llm.serving.scheduler.policy import POLICIES
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MEMORY_SHARE = 0.25
@@ -28,6 +29,7 @@ class NativeSettings:
     max_running: int = 256
     max_length: int = 0
     page_size: int = 16
+    policy: str = "fcfs"
     threads: int = 0
 
     @classmethod
@@ -47,8 +49,9 @@ class NativeSettings:
             if type(value) is not types[name] or negative:
                 raise _bad(args, f"'{name}' must be a {types[name].__name__}, not negative")
         settings = cls(**args)
-        if settings.dtype not in {"auto", *DTYPES}:
-            raise _bad(args, f"'dtype' must be one of auto, {', '.join(DTYPES)}")
+        for name, accepted in (("dtype", ["auto", *DTYPES]), ("policy", list(POLICIES))):
+            if getattr(settings, name) not in accepted:
+                raise _bad(args, f"'{name}' must be one of {', '.join(accepted)}")
         if not (settings.max_batch_tokens and settings.max_running and settings.page_size):
             raise _bad(args, "'max_batch_tokens', 'max_running' and 'page_size' must be positive")
         return settings

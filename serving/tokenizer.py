@@ -12,7 +12,8 @@ from spark_llm.serving.cache.radix import Tokens
 from spark_llm.serving.core import EngineFailure
 from tokenizers.decoders import DecodeStream
 
-CACHED_PIECES = 65_536
+CACHED_CHARACTERS = 1 << 25
+"""Text of the pieces whose tokens are remembered."""
 
 
 class Tokenizer:
@@ -40,6 +41,7 @@ class Tokenizer:
             *self._encode(["a"], markup=False)[0],
         ]
         self._pieces: OrderedDict[tuple[str, bool], Tokens] = OrderedDict()
+        self._characters = 0
 
     def id_of(self, token: str) -> int | None:
         return self.backend.token_to_id(token)
@@ -58,12 +60,14 @@ class Tokenizer:
         start = len(self._newline) if self._adds_space else 0
         for text, ids in zip(new, self._encode(marked, markup=markup), strict=True):
             self._pieces[text, markup] = np.array(ids[start:], np.int32)
+        self._characters += sum(map(len, new))
         found = []
         for text in texts:
             self._pieces.move_to_end((text, markup))
             found.append(self._pieces[text, markup])
-        while len(self._pieces) > CACHED_PIECES:
-            self._pieces.popitem(last=False)
+        while self._characters > CACHED_CHARACTERS:
+            (text, _), _ = self._pieces.popitem(last=False)
+            self._characters -= len(text)
         return found
 
     def stream(self) -> TextStream:

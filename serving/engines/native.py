@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from spark_llm.serving.models.directory import find_model, model_identity, read_
 from spark_llm.serving.models.weights import load_weights
 from spark_llm.serving.prompt import PromptComposer
 from spark_llm.serving.sampling import sample
+from spark_llm.serving.scheduler.policy import POLICIES
 from spark_llm.serving.scheduler.scheduler import Scheduler
 from spark_llm.serving.scheduler.sequence import Sequence as TokenSequence
 from spark_llm.serving.settings import NativeSettings
@@ -52,28 +54,22 @@ class NativeEngine:
             PrefixCache(self._runner.cache.k.shape[1], settings.page_size),
             max_batch_tokens=settings.max_batch_tokens,
             max_running=settings.max_running,
+            policy=POLICIES[settings.policy](),
         )
         self._grammars: GrammarCompiler | None = None
+        self._queued: dict[int, Request] = {}
         self._active: dict[int, tuple[TokenSequence, Generation]] = {}
         self._done: list[Finished] = []
         self._totals = dict.fromkeys(("steps", "prompt_tokens", "cached_tokens", "output_tokens"), 0)
 
     def submit(self, requests: Sequence[Request]) -> None:
-        try:
-            prompts = self._composer.compose(requests)
-        except EngineFailure as failure:
-            self._done += [_failed(request, failure) for request in requests]
-            return
-        for request, prompt in zip(requests, prompts, strict=True):
-            try:
-                self._start(request, prompt)
-            except EngineFailure as failure:
-                self._done.append(_failed(request, failure))
+        self._queued.update((request.request_id, request) for request in requests)
 
     def has_work(self) -> bool:
-        return bool(self._done or self._active)
+        return bool(self._done or self._active or self._queued)
 
     def step(self) -> list[Finished]:
+        self._start_queued()
         if self._active:
             self._compute()
         done, self._done = self._done, []
@@ -83,6 +79,7 @@ class NativeEngine:
         self._scheduler.cancel(request_ids)
         for request_id in request_ids:
             self._active.pop(request_id, None)
+            self._queued.pop(request_id, None)
         cancelled = set(request_ids)
         self._done = [finished for finished in self._done if finished.request_id not in cancelled]
 
@@ -95,7 +92,7 @@ class NativeEngine:
         return {
             **self._totals,
             "running": len(scheduler.running),
-            "waiting": len(scheduler.waiting),
+            "waiting": len(scheduler.waiting) + len(self._queued),
             "prefill_tokens": scheduler.prefill_tokens,
             "preemptions": scheduler.preemptions,
             "evicted_tokens": scheduler.cache.evicted_tokens,
@@ -106,7 +103,20 @@ class NativeEngine:
         self._scheduler.check_integrity()
 
     def close(self) -> None:
-        self.cancel(list(self._active))
+        self.cancel([*self._active, *self._queued])
+
+    def _start_queued(self) -> None:
+        """Tokenize and compile a batch ahead; what waits behind it costs no more than its text."""
+        ahead = 2 * self._capacity.max_running - len(self._scheduler.waiting)
+        if not self._queued or ahead < self._capacity.max_running:
+            return
+        requests = [self._queued.pop(request_id) for request_id in list(islice(self._queued, ahead))]
+        self._composer.prepare(requests)
+        for request in requests:
+            try:
+                self._start(request, self._composer.compose(request))
+            except EngineFailure as failure:
+                self._done.append(_failed(request, failure))
 
     def _start(self, request: Request, prompt: Tokens) -> None:
         call, limit = request.call, self._capacity.max_length

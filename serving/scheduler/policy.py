@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 from spark_llm.serving.cache.radix import PrefixCache
@@ -34,3 +34,7 @@ class LongestPrefixMatch:
         if len(waiting) > self.limit:
             return waiting
         return sorted(waiting, key=lambda seq: -cache.matched_length(seq.tokens))
+
+
+POLICIES: dict[str, Callable[[], Policy]] = {"fcfs": FirstComeFirstServed, "lpm": LongestPrefixMatch}
+"""The policies by the names that settings use."""

@@ -36,7 +36,7 @@ def expected(checkpoint):
 
 def answers_of(directory, rows, call):
     engine, model = engine_for(directory), oracle(directory)
-    prompts = engine._composer.compose(requests_for(call, rows))
+    prompts = [engine._composer.compose(request) for request in requests_for(call, rows)]
     tokens = [oracle_greedy(model, prompt.tolist(), call.max_tokens) for prompt in prompts]
     return {i: (engine._tokenizer.decode(t), len(t)) for i, t in enumerate(tokens)}
 
@@ -108,7 +108,7 @@ def test_a_cached_prompt_gives_the_same_answer_and_is_counted(checkpoint, expect
 def test_rows_of_one_batch_compute_shared_prefixes_once(checkpoint):
     engine = engine_for(checkpoint)
     requests = requests_for(CALL, ROWS)
-    prompts = [tuple(p.tolist()) for p in engine._composer.compose(requests)]
+    prompts = [tuple(engine._composer.compose(request).tolist()) for request in requests]
     trie = {p[:i] for p in prompts for i in range(1, len(p) + 1)}
     engine.submit(requests)
     engine.step()
@@ -129,8 +129,8 @@ def test_bfloat16_follows_float32(checkpoint):
     engines = [engine_for(checkpoint, dtype=dtype) for dtype in ("float32", "bfloat16")]
     logits = []
     for engine in engines:
-        for request, prompt in zip(prompts, engine._composer.compose(prompts), strict=True):
-            engine._scheduler.add(Sequence(request.request_id, prompt, 1))
+        for request in prompts:
+            engine._scheduler.add(Sequence(request.request_id, engine._composer.compose(request), 1))
         chunks, values = engine._runner.run(engine._scheduler.schedule())
         order = sorted(range(len(chunks)), key=lambda i, chunks=chunks: chunks[i].sequence.request_id)
         logits.append(values[order])
@@ -167,7 +167,7 @@ def test_stop_strings_are_cut_off(checkpoint, expected):
 
 def test_an_end_token_ends_the_answer(tmp_path, checkpoint, expected):
     """With the first answer token declared an end token, the answer is empty and its reason is 'stop'."""
-    tokens = engine_for(checkpoint)._composer.compose(requests_for(CALL, ROWS[:1]))[0].tolist()
+    tokens = engine_for(checkpoint)._composer.compose(requests_for(CALL, ROWS[:1])[0]).tolist()
     end = oracle_greedy(oracle(checkpoint), tokens, 1)[0]
     engine = engine_for(write_checkpoint(tmp_path, eos_token_id=[1, end]))
     engine.submit(requests_for(CALL, ROWS[:1]))
@@ -202,7 +202,7 @@ def test_bad_rows_are_error_rows_beside_good_ones(checkpoint, expected):
     assert (finished[1].text, finished[1].usage.output) == expected[0]
     conditions = {i: f.error.condition for i, f in finished.items() if f.error}
     assert conditions == {0: "LLM_PROMPT_TOO_LONG", 2: "LLM_ROW_FAILED", 3: "LLM_BAD_CONSTRAINT"}
-    count = len(engine._composer.compose(requests_for(CALL, [long]))[0])
+    count = len(engine._composer.compose(requests_for(CALL, [long])[0]))
     assert finished[0].error.message == f"prompt of {count} tokens exceeds the model's context of 100."
 
 

@@ -28,7 +28,7 @@ def template(directory: Path, text: str, **settings) -> None:
 
 def text_of(directory, call, segments=SEGMENTS):
     tokenizer = Tokenizer(directory)
-    prompt = PromptComposer(directory, tokenizer).compose([Request(0, call, segments)])[0]
+    prompt = PromptComposer(directory, tokenizer).compose(Request(0, call, segments))
     return tokenizer.backend.decode(prompt.tolist(), skip_special_tokens=False)
 
 
@@ -71,7 +71,7 @@ def test_equal_pieces_are_equal_token_runs(directory):
     tokenizer = Tokenizer(directory)
     call = Call("c", "Is it?\n\n{\n")
     rows = [Request(i, call, (SEGMENTS[0], f'"title": "{i}"\n}}')) for i in range(3)]
-    prompts = [p.tolist() for p in PromptComposer(directory, tokenizer).compose(rows)]
+    prompts = [PromptComposer(directory, tokenizer).compose(row).tolist() for row in rows]
     shared = tokenizer.encode("<|im_start|>user\n" + call.instruction, markup=True).tolist()
     shared += tokenizer.encode(SEGMENTS[0]).tolist()
     assert all(p[: len(shared)] == shared for p in prompts)
@@ -119,7 +119,7 @@ def test_stop_strings_that_span_tokens_are_found(directory):
 
 
 def test_pieces_are_forgotten_least_recently_used_first(directory, monkeypatch):
-    monkeypatch.setattr("spark_llm.serving.tokenizer.CACHED_PIECES", 2)
+    monkeypatch.setattr("spark_llm.serving.tokenizer.CACHED_CHARACTERS", 2)
     tokenizer = Tokenizer(directory)
     tokenizer.encode_pieces(["a", "b", "a", "c", "d"])
     assert list(tokenizer._pieces) == [("c", False), ("d", False)]

@@ -1,5 +1,7 @@
 """The scheduler, driven by a simulated model whose keys are the hash of the prefix that they stand for."""
 
+import zlib
+
 import numpy as np
 import pytest
 from spark_llm.serving.cache.radix import PrefixCache
@@ -41,8 +43,7 @@ class Simulation:
                 self.advance(chunk.sequence)
 
     def advance(self, sequence) -> None:
-        token = self.key(sequence.tokens, len(sequence) - 1) % 5  # the answer is a function of the whole prefix
-        sequence.append(token)
+        sequence.append(self.answer(sequence.tokens))
         if len(sequence.output) == self.limits[sequence.request_id]:
             self.answers[sequence.request_id] = sequence.output.tolist()
             self.order.append(sequence.request_id)
@@ -55,9 +56,14 @@ class Simulation:
     def slot(self, table, position) -> int:
         return int(table[position // self.size]) * self.size + position % self.size
 
+    @classmethod
+    def answer(cls, tokens) -> int:
+        """The next token: a function of the whole prefix, and none of those in prompts."""
+        return 100 + cls.key(tokens, len(tokens) - 1) % 5
+
     @staticmethod
     def key(tokens, position) -> int:
-        return hash(tokens[: position + 1].tobytes()) >> 1
+        return zlib.crc32(tokens[: position + 1].tobytes())
 
 
 def prompts_of(rng, count, depth=4) -> list[list[int]]:
@@ -79,7 +85,7 @@ def expected(prompts, answer=3) -> dict:
     for i, prompt in enumerate(prompts):
         tokens = np.array(prompt, np.int32)
         for _ in range(answer):
-            tokens = np.append(tokens, np.int32(Simulation.key(tokens, len(tokens) - 1) % 5)).astype(np.int32)
+            tokens = np.append(tokens, np.int32(Simulation.answer(tokens))).astype(np.int32)
         alone[i] = tokens[len(prompt) :].tolist()
     return alone
 
