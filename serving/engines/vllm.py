@@ -113,9 +113,10 @@ class VllmEngine:
 
     def _admit(self, count: int) -> None:
         requests = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
-        for request, prompt in zip(requests, self._composer.compose(requests), strict=True):
+        self._composer.prepare(requests)
+        for request in requests:
             try:
-                self._add(request, prompt.tolist())
+                self._add(request, self._composer.compose(request).tolist())
             except EngineFailure as failure:
                 error = RowError(failure.condition, failure.message)
                 self._refused.append(Finished(request.request_id, None, "error", error=error))
