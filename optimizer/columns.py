@@ -19,6 +19,7 @@ Strings: TypeAlias = pa.Array | pa.ChunkedArray
 PREFIX = 32
 """Beginnings are compared so far."""
 
+_decoder = json.JSONDecoder(strict=False)
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -166,11 +167,23 @@ def _unwrap(value: str | None) -> str:
 
 
 def _elements(value: str | None) -> list[str]:
-    """The sorted JSON texts of an array's elements; none for any other value."""
-    array = json.loads(_unwrap(value))
-    if not isinstance(array, list):
+    """The JSON texts of an array's elements as they are, sorted; none for any other value."""
+    text = _unwrap(value).strip()
+    if not text.startswith("["):
         return []
-    return sorted(map(_to_json, array))
+    elements, start = [], _next(text, 1)
+    while text[start] != "]":
+        end = _decoder.raw_decode(text, start)[1]  # only its end: parsing and writing again would change numbers
+        elements.append(text[start:end])
+        start = _next(text, end)
+    return sorted(elements)
+
+
+def _next(text: str, start: int) -> int:
+    """Where the next element or the array's end is."""
+    while text[start] in ", \t\r\n":
+        start += 1
+    return start
 
 
 def _array_pieces(label: str, elements: Sequence[str]) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def share_calls(tree: exp.Expr) -> exp.Expr:
     """
     number = 0
     for select in reversed(list(tree.find_all(exp.Select, bfs=True))):
-        if (call := _shareable(select)) is not None:
+        while (call := _shareable(select)) is not None:
             number += 1
             _share(select, call, f"__llm_{number}")
     return tree

@@ -166,6 +166,15 @@ def test_unordered_arrays_are_multisets_with_one_line_per_element():
     assert len(set(identities)) == 4
 
 
+def test_unordered_elements_keep_their_text():
+    spec = call(fields=(Field("docs", "json"),), options={"unordered": ["docs"]})
+    array = '[1.10, 12345678901234567890.5,{"a":[1, 2]} ,"a\\",b", null]'
+    [segments] = cells(encode_window(prepare(spec), [pa.array([array])]))
+    assert sorted(segments) == sorted(
+        ['"docs": [\n', "12345678901234567890.5,\n", '{"a":[1, 2]},\n', '"a\\",b",\n', "1.10,\n", "null\n]\n}"]
+    )
+
+
 def test_identity_follows_what_the_engine_is_told():
     def identity(**changes):
         prompt = prepare(call(**{"options": {}, **changes}))
