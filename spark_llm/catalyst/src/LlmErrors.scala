@@ -13,8 +13,11 @@ object LlmErrors {
 
   /** The error of `condition` in `error-conditions.json`, at the position of the expression being analyzed. */
   def apply(condition: String, parameters: (String, String)*): AnalysisException =
-    new AnalysisException(
-      Passthrough, Map(PassthroughParameter -> text(condition, parameters: _*)), CurrentOrigin.get)
+    verbatim(text(condition, parameters: _*))
+
+  /** An error whose text is complete. */
+  def verbatim(text: String): AnalysisException =
+    new AnalysisException(Passthrough, Map(PassthroughParameter -> text), CurrentOrigin.get)
 
   /** `[condition]` and what was wrong, a blank line, the remedy. */
   def text(condition: String, parameters: (String, String)*): String = {

@@ -1,8 +1,8 @@
 package io.sparkllm.catalyst.rules
 
-import io.sparkllm.catalyst.{Json, LlmConf}
+import io.sparkllm.catalyst.Json
 import io.sparkllm.catalyst.functions.{CallParams, LlmCall}
-import io.sparkllm.catalyst.python.{PythonInterpreter, PythonPickle}
+import io.sparkllm.catalyst.python.{CallSpec, PythonInterpreter, PythonPickle}
 
 import org.apache.spark.SPARK_VERSION
 import org.apache.spark.sql.catalyst.expressions._
@@ -27,7 +27,8 @@ object BindLlmCalls extends Rule[LogicalPlan] {
       val shown = if (call.arguments.isEmpty) needed.fold(value)(If(_, value, Literal(null, value.dataType))) else value
       (raw, Alias(shown, alias.name)(exprId = alias.exprId))
     }.unzip
-    Project(ask.child.output ++ public, CallMetrics.over(bound.map(_.toAttribute), Project(ask.child.output ++ bound, ask.child)))
+    val metered = CallMetrics.ofAnswers(ask, bound.map(_.toAttribute), Project(ask.child.output ++ bound, ask.child))
+    Project(ask.child.output ++ public, metered)
   }
 
   /** Rows that do not need an answer send NULLs, which are not asked. */
@@ -45,25 +46,11 @@ object BindLlmCalls extends Rule[LogicalPlan] {
   def bind(call: LlmCall): PythonUDF = {
     val python = PythonInterpreter.current()
     val resultType = LlmCall.answered(call.params.valueType)
-    val command = PythonPickle.command(spec(call), resultType.json)
+    val command = PythonPickle.command(Json.text(CallSpec.of(call)), resultType.json)
     // A Python UDF needs a column to know its rows by.
     val arguments = if (call.arguments.isEmpty) Seq(Literal("")) else call.arguments
     SparkPython.udf(
       call.params.function, command, python.executable, python.version, resultType, arguments, evalType)
-  }
-
-  private def spec(call: LlmCall): String = {
-    val params = call.params
-    Json.text(Map[String, Any](
-      "function" -> params.function,
-      "instruction" -> params.instruction,
-      "fields" -> params.fields.map(field => Map("name" -> field.name, "kind" -> field.kind)),
-      "options" -> params.options,
-      "result_type" -> Json.parse(params.valueType.json),
-      "conf" -> LlmConf.settings,
-      "plan" -> params.plan.map { plan =>
-        Map[String, Any]("order" -> plan.order, "reasons" -> plan.reasons, "estimate" -> plan.estimate)
-      }))
   }
 
   private def evalType: Int = if (SPARK_VERSION.startsWith("4.0.")) PandasIterator else ArrowIterator

@@ -4,24 +4,32 @@ import org.apache.spark.sql.catalyst.expressions._
 import org.apache.spark.sql.catalyst.expressions.aggregate.{Count, Sum}
 import org.apache.spark.sql.catalyst.plans.logical.{CollectMetrics, LogicalPlan}
 
-/** Counts what calls cost while their answers pass; the query report reads it by name. */
+/** Counts rows and what calls cost while they pass; the query report reads the nodes by their names. */
 object CallMetrics {
   val Prefix = "spark_llm_"
   private val Usage = Seq("prompt", "cached", "output", "calls")
 
   /** A node over `answers`, the result columns of bound functions in `child`. */
-  def over(answers: Seq[Attribute], child: LogicalPlan): LogicalPlan = {
+  def ofAnswers(ask: Ask, answers: Seq[Attribute], child: LogicalPlan): LogicalPlan = {
     val usage = Usage.zipWithIndex.map { case (name, i) =>
       sum(name, answers.map(answer => GetStructField(GetStructField(answer, 2, Some("usage")), i, Some(name))))
     }
     val errors = sum("errors", answers.map(answer =>
       If(IsNull(GetStructField(answer, 1, Some("error"))), Literal(0L), Literal(1L))))
-    val rows = Alias(Count(Literal(1)).toAggregateExpression(), "rows")()
-    // Named by what is asked of what, so that equal subplans stay equal and their exchanges are reused.
-    CollectMetrics(s"$Prefix${Integer.toHexString(child.semanticHash())}", rows +: errors +: usage, child, 0L)
+    node(count(if (ask.apart) "tuples" else "rows") +: errors +: usage, child)
   }
 
-  private def sum(name: String, parts: Seq[Expression]): NamedExpression =
-    Alias(new Sum(parts.map(part => Coalesce(Seq(part, Literal(0L)))).reduce[Expression](Add(_, _)))
-      .toAggregateExpression(), name)()
+  /** A node that counts the query's rows where their calls are asked apart from them. */
+  def ofRows(child: LogicalPlan): LogicalPlan = node(Seq(count("rows")), child)
+
+  /** Named by what is counted, so that equal subplans stay equal and their exchanges are reused. */
+  private def node(metrics: Seq[NamedExpression], child: LogicalPlan): LogicalPlan =
+    CollectMetrics(s"$Prefix${Integer.toHexString(child.semanticHash())}", metrics, child, 0L)
+
+  private def count(name: String): NamedExpression = Alias(Count(Literal(1)).toAggregateExpression(), name)()
+
+  private def sum(name: String, parts: Seq[Expression]): NamedExpression = {
+    val total = parts.map(part => Coalesce(Seq(part, Literal(0L)))).reduce[Expression](Add(_, _))
+    Alias(new Sum(total).toAggregateExpression(), name)()
+  }
 }

@@ -2,6 +2,7 @@ package io.sparkllm.catalyst.rules
 
 import io.sparkllm.catalyst.{LlmConf, LlmErrors}
 import io.sparkllm.catalyst.functions.LlmCall
+import io.sparkllm.catalyst.planner.CallPlanner
 
 import org.apache.spark.sql.SparkSession
 import org.apache.spark.sql.catalyst.expressions._
@@ -29,19 +30,20 @@ case class DeduplicateLlmCalls(session: SparkSession) extends Rule[LogicalPlan] 
       case _: Project | _: Filter | _: Offset | _: Ask | _: Join | _: Union | _: Generate => stopsEarly
       case _ => false
     }
-    plan.mapChildren(rewrite(_, early)) match {
-      case ask: Ask => deduplicate(ask, stopsEarly)
-      case other => other
+    (plan, plan.mapChildren(rewrite(_, early))) match {
+      case (Ask(_, input, _), ask: Ask) => deduplicate(ask, input, stopsEarly)
+      case (_, other) => other
     }
   }
 
-  private def deduplicate(ask: Ask, stopsEarly: Boolean): LogicalPlan = {
-    val planning = CallPlanning(session)
-    if (!LlmConf.optimizes("deduplicate")) planning(ask, "not deduplicated: spark.llm.optimize.deduplicate.enabled is false")
+  /** `input`: the child of `ask` as it was before calls below were rewritten. */
+  private def deduplicate(ask: Ask, input: LogicalPlan, stopsEarly: Boolean): LogicalPlan = {
+    def planned(calls: Ask, reason: String) = CallPlanner(session)(calls, input, reason)
+    if (!LlmConf.optimizes("deduplicate")) planned(ask, "not deduplicated: spark.llm.optimize.deduplicate.enabled is false")
     else DedupGuards.reasonAgainst(ask, stopsEarly) match {
-      case Some(reason) => planning(ask, s"not deduplicated: $reason")
-      case None if DedupGuards.alreadyDistinct(ask) => arranged(planning(ask, "the arguments are distinct already"))
-      case None => apart(ask).foldLeft(ask.child)((plan, same) => joinAnswers(plan, planning(same, "deduplicated")))
+      case Some(reason) => planned(ask, s"not deduplicated: $reason")
+      case None if DedupGuards.alreadyDistinct(ask) => arranged(planned(ask, "not deduplicated: the arguments are distinct"))
+      case None => apart(ask).foldLeft(ask.child)((plan, same) => joinAnswers(plan, planned(same, "deduplicated")))
     }
   }
 
@@ -55,12 +57,12 @@ case class DeduplicateLlmCalls(session: SparkSession) extends Rule[LogicalPlan] 
     val arguments = ask.calls.head.arguments.distinctBy(_.canonicalized)
     val columns = arguments.map(argument => Alias(argument, "argument")())
     val answers = ask.calls.map(call => Alias(overColumns(call, columns), call.prettyName)())
-    val asked = arranged(Ask(answers, distinct(ask, columns)))
+    val asked = arranged(Ask(answers, distinct(ask, columns), apart = true))
     val marker = Alias(Literal.TrueLiteral, "asked")()
     val right = Project(asked.output :+ marker, asked)
     val same = arguments.zip(columns).map { case (argument, column) => EqualNullSafe(argument, column.toAttribute) }
-    val hint = JoinHint(None, Option.when(CallPlanning.isSmall(ask))(HintInfo(Some(BROADCAST))))
-    val joined = Join(plan, right, LeftOuter, same.reduceOption[Expression](And), hint)
+    val hint = JoinHint(None, Option.when(CallPlanner.isSmall(ask))(HintInfo(Some(BROADCAST))))
+    val joined = CallMetrics.ofRows(Join(plan, right, LeftOuter, same.reduceOption[Expression](And), hint))
     Project(plan.output ++ ask.answers.zip(asked.answers).map { case (original, answer) =>
       val missing = Answer.needed(original).foldLeft[Expression](IsNull(marker.toAttribute))(And(_, _))
       Alias(If(missing, childChanged(Answer.call(original)), answer.toAttribute), original.name)(exprId = original.exprId)

@@ -1,0 +1,101 @@
+package io.sparkllm.catalyst.planner
+
+import java.util.concurrent.ConcurrentHashMap
+import java.util.{Collections, WeakHashMap}
+
+import scala.jdk.CollectionConverters._
+
+import com.fasterxml.jackson.databind.JsonNode
+import io.sparkllm.catalyst.{LlmConf, LlmErrors}
+import io.sparkllm.catalyst.functions.{CallPlan, LlmCall}
+import io.sparkllm.catalyst.python.{CallSpec, PythonInterpreter}
+import io.sparkllm.catalyst.rules.Ask
+
+import org.apache.spark.scheduler.{SparkListener, SparkListenerApplicationEnd}
+import org.apache.spark.sql.SparkSession
+import org.apache.spark.sql.catalyst.plans.logical.LogicalPlan
+
+/** Gives the calls of an `Ask` their plan: the field order, the reasons that EXPLAIN shows, and an estimate. */
+final case class CallPlanner(session: SparkSession) {
+  import CallPlanner._
+
+  /**
+   * @param input the rows that the calls see, before any rewrite of calls below them
+   * @param reason what the rules did with the call, for EXPLAIN
+   */
+  def apply(ask: Ask, input: LogicalPlan, reason: String): Ask = {
+    val plans = sampled(ask, input).flatMap { case (sample, places) => planned(ask.calls, sample, places) }
+    var index = -1
+    ask.mapCalls { call =>
+      index += 1
+      val plan = plans.fold(why => CallPlan(call.arguments.indices, Seq(s"fields as written: $why")), _(index))
+      call.copy(params = call.params.copy(plan = Some(plan.copy(reasons = reason +: plan.reasons))))
+    }
+  }
+
+  /** A sample of all arguments, and where in it each call's are. */
+  private def sampled(ask: Ask, input: LogicalPlan): Either[String, (ArgumentSample, Seq[Seq[Int]])] = {
+    val arguments = ask.calls.flatMap(_.arguments).distinctBy(_.canonicalized)
+    val place = arguments.map(_.canonicalized).zipWithIndex.toMap
+    if (!LlmConf.optimizes("order")) Left("spark.llm.optimize.order.enabled is false")
+    else if (arguments.isEmpty) Left("the call has no field")
+    else if (input.isStreaming) Left("the input is a stream")
+    else sampler(session).sample(arguments, input).map(_ -> ask.calls.map(_.arguments.map(a => place(a.canonicalized))))
+  }
+
+  private def planned(calls: Seq[LlmCall], sample: ArgumentSample, places: Seq[Seq[Int]]): Either[String, Seq[CallPlan]] = {
+    val params = Map[String, Any](
+      "calls" -> calls.map(CallSpec.of),
+      "sample" -> Map("columns" -> places.map(_.map(sample.columns))),
+      "rows_estimate" -> sample.rows,
+      "default_parallelism" -> session.sparkContext.defaultParallelism,
+      "sql" -> None)
+    process(session).request("plan", params, LlmConf.integer("planner.timeoutSeconds")).left.map("the planner failed: " + _)
+      .flatMap(answer => Option(answer.get("error")).fold[Either[String, Seq[CallPlan]]](Right(read(answer, sample)))(refused))
+  }
+
+  private def read(answer: JsonNode, sample: ArgumentSample): Seq[CallPlan] =
+    answer.get("result").get("calls").elements.asScala.map { plan =>
+      val estimate = plan.get("estimate").properties.asScala.map(e => e.getKey -> e.getValue.asDouble).toMap
+      CallPlan(
+        plan.get("order").elements.asScala.map(_.asInt).toSeq,
+        plan.get("reasons").elements.asScala.map(_.asText).toSeq,
+        estimate + ("argument_bytes" -> sample.bytesPerRow))
+    }.toSeq
+
+  /** A call that the planner finds unusable is the user's error; anything else only costs the plan. */
+  private def refused(error: JsonNode): Either[String, Seq[CallPlan]] = {
+    val condition = error.get("condition").asText
+    if (condition.startsWith("LLM_")) throw LlmErrors.verbatim(error.get("message").asText)
+    Left(s"the planner failed: ${error.get("message").asText}")
+  }
+}
+
+object CallPlanner {
+  private val MaxBroadcastBytes = 256L << 20
+  private val samplers = Collections.synchronizedMap(new WeakHashMap[SparkSession, ArgumentSampler]())
+  private val processes = new ConcurrentHashMap[String, PlannerProcess]()
+
+  /** Whether the answers to all distinct tuples are few enough to be broadcast. */
+  def isSmall(ask: Ask): Boolean = {
+    val estimate = ask.calls.head.params.plan.map(_.estimate).getOrElse(Map.empty)
+    estimate.get("distinct").exists { distinct =>
+      distinct <= LlmConf.integer("broadcastRows") && distinct * estimate.getOrElse("argument_bytes", 0.0) <= MaxBroadcastBytes
+    }
+  }
+
+  private def sampler(session: SparkSession): ArgumentSampler =
+    samplers.computeIfAbsent(session, s => new ArgumentSampler(s.asInstanceOf[org.apache.spark.sql.classic.SparkSession]))
+
+  private def process(session: SparkSession): PlannerProcess =
+    processes.computeIfAbsent(PythonInterpreter.current().executable, { python =>
+      val started = new PlannerProcess(python)
+      session.sparkContext.addSparkListener(new SparkListener {
+        override def onApplicationEnd(end: SparkListenerApplicationEnd): Unit = {
+          processes.remove(python)
+          started.close()
+        }
+      })
+      started
+    })
+}

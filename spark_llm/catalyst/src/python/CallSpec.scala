@@ -1,0 +1,21 @@
+package io.sparkllm.catalyst.python
+
+import io.sparkllm.catalyst.{Json, LlmConf}
+import io.sparkllm.catalyst.functions.LlmCall
+
+/** The `CallSpec` of `optimizer/core.py`: what planner and executor know about a call. */
+object CallSpec {
+  def of(call: LlmCall): Map[String, Any] = {
+    val params = call.params
+    Map(
+      "function" -> params.function,
+      "instruction" -> params.instruction,
+      "fields" -> params.fields.map(field => Map("name" -> field.name, "kind" -> field.kind)),
+      "options" -> params.options,
+      "result_type" -> Json.parse(params.valueType.json),
+      "conf" -> LlmConf.settings,
+      "plan" -> params.plan.map { plan =>
+        Map[String, Any]("order" -> plan.order, "reasons" -> plan.reasons, "estimate" -> plan.estimate)
+      })
+  }
+}
