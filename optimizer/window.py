@@ -16,6 +16,7 @@ import numpy.typing as npt
 from spark_llm.optimizer.blocks import choose_blocks
 from spark_llm.optimizer.columns import Column
 from spark_llm.optimizer.field_order import rank_columns
+from spark_llm.optimizer.groups import constant_columns, dense, shared_rows, spread
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -156,14 +157,14 @@ def _greedy(table: _Table, statistics: Ints, pinned: int, exponent: float) -> In
     rows = np.arange(n)
     for column in statistics[:pinned]:
         _place(column, rows, order, depth, free)
-    parent = _dense(table.cells[:, statistics[:pinned]])
+    parent = dense(table.cells[:, statistics[:pinned]])
     while len(rows):
         ids, weights = _blocks(table, rows, parent, free, statistics, exponent)
         rows, parent, group = _sorted_members(rows, parent, choose_blocks(ids, weights))
         if not len(rows):
             break
         starts = np.flatnonzero(np.diff(group, prepend=-1))
-        constant = _spread(_constant(table.cells[rows], starts), starts, len(rows)) & free[rows]
+        constant = spread(constant_columns(table.cells[rows], starts), starts, len(rows)) & free[rows]
         for column in _shared_first(table, rows, parent, group, constant, statistics):
             _place(column, rows[constant[:, column]], order, depth, free)
         open_rows = (np.bincount(group)[group] > 2) & free[rows].any(axis=1)
@@ -188,41 +189,21 @@ def _blocks(
     ids, weights, count = np.zeros((len(rows), len(statistics)), np.int64), [np.zeros(1)], 1
     for position, column in enumerate(statistics):
         usable = np.flatnonzero(free[rows, column])
-        members, starts = _shared(usable, parent[usable] * len(table.lengths) + table.cells[rows[usable], column])
+        members, starts = shared_rows(usable, parent[usable] * len(table.lengths) + table.cells[rows[usable], column])
         if not len(members):
             continue
         first = rows[members[starts]]
-        length = table.lengths[table.cells[first]] * _constant(table.cells[rows[members]], starts) * free[first]
+        length = table.lengths[table.cells[first]] * constant_columns(table.cells[rows[members]], starts) * free[first]
         weights.append(length.sum(axis=1) ** exponent)
-        ids[members, position] = count + _spread(np.arange(len(starts)), starts, len(members))
+        ids[members, position] = count + spread(np.arange(len(starts)), starts, len(members))
         count += len(starts)
     return ids, np.concatenate(weights)
-
-
-def _shared(rows: Ints, keys: Ints) -> tuple[Ints, Ints]:
-    """The rows whose key occurs more than once, sorted by key, and where each key starts."""
-    by_key = np.argsort(keys, kind="stable")
-    differs = np.diff(keys[by_key], prepend=-1, append=-1) != 0
-    members = by_key[~(differs[:-1] & differs[1:])]
-    return rows[members], np.flatnonzero(np.diff(keys[members], prepend=-1))
-
-
-def _spread(values: npt.NDArray, starts: Ints, rows: int) -> npt.NDArray:
-    """One value per group as one value per row, for rows sorted by group."""
-    return np.repeat(values, np.diff(starts, append=rows), axis=0)
-
-
-def _constant(cells: Ints, starts: Ints) -> Bools:
-    """For rows sorted by group: which columns have one value in a group. Shape (groups, columns)."""
-    changes = np.zeros((len(cells) + 1, cells.shape[1]), np.int32)
-    np.cumsum(cells[1:] != cells[:-1], axis=0, out=changes[1:-1])
-    return changes[np.append(starts[1:], len(cells)) - 1] == changes[starts]
 
 
 def _sorted_members(rows: Ints, parent: Ints, group: Ints) -> tuple[Ints, Ints, Ints]:
     """The rows that belong to a group, sorted by it, with their parent group; groups numbered from 0."""
     members = np.argsort(group, kind="stable")[np.count_nonzero(group < 0) :]
-    return rows[members], parent[members], _dense(group[members, None])
+    return rows[members], parent[members], dense(group[members, None])
 
 
 def _shared_first(table: _Table, rows: Ints, parent: Ints, group: Ints, constant: Bools, statistics: Ints) -> list[int]:
@@ -241,11 +222,3 @@ def _place(column: int, rows: Ints, order: Ints, depth: Ints, free: Bools) -> No
     order[rows, depth[rows]] = column
     depth[rows] += 1
     free[rows, column] = False
-
-
-def _dense(keys: Ints) -> Ints:
-    """Number the distinct rows of a key matrix."""
-    group = np.zeros(len(keys), np.int64)
-    for column in keys.T:
-        group = np.unique(group * (column.max(initial=0) + 1) + column, return_inverse=True)[1]
-    return group
