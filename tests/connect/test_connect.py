@@ -25,7 +25,9 @@ def test_sql(remote):
     ).collect()
     assert rows[0].a == rows[2].a != rows[1].a
     assert rows[3].a is None
-    assert remote.calls.count == 2
+    assert len(set(remote.calls.lines())) == 2
+    if route_of(remote.spark) == "extension":  # plain functions are shared inside a partition only
+        assert remote.calls.count == 2
 
 
 def test_filter_and_extract_types(remote):
