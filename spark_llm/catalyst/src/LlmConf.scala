@@ -20,7 +20,7 @@ object LlmConf {
   /** What was set for this session, for the executor; planning-only keys would only make equal calls look different. */
   def settings: Map[String, String] =
     SQLConf.get.getAllConfs.filter { case (key, _) =>
-      key.startsWith(Prefix) && !key.startsWith(Prefix + "optimize.") && !key.startsWith(Prefix + "planner.")
+      key == "spark.app.id" || key.startsWith(Prefix) && !key.startsWith(Prefix + "optimize.") && !key.startsWith(Prefix + "planner.")
     }
 
   private def parse[T](name: String, expected: String)(read: String => Option[T]): T =

@@ -29,9 +29,14 @@ final case class CallPlanner(session: SparkSession) {
     ask.mapCalls { call =>
       index += 1
       val plan = plans.fold(why => CallPlan(call.arguments.indices, Seq(s"fields as written: $why")), _(index))
-      call.copy(params = call.params.copy(plan = Some(plan.copy(reasons = reason +: plan.reasons))))
+      call.copy(params = call.params.copy(plan = Some(plan.copy(reasons = (reason +: switchedOff) ++ plan.reasons))))
     }
   }
+
+  private def switchedOff: Seq[String] =
+    Seq("share" -> "equal calls are not shared", "place" -> "filters and limits act as Spark placed them").collect {
+      case (rewrite, effect) if !LlmConf.optimizes(rewrite) => s"$effect: spark.llm.optimize.$rewrite.enabled is false"
+    }
 
   /** A sample of all arguments, and where in it each call's are. */
   private def sampled(ask: Ask, input: LogicalPlan): Either[String, (ArgumentSample, Seq[Seq[Int]])] = {

@@ -1,0 +1,83 @@
+package io.sparkllm.catalyst
+
+import java.io.IOException
+import java.nio.file.{Files, Path, Paths}
+import java.nio.file.attribute.FileTime
+import java.util.{Map => JMap}
+import java.util.concurrent.{Executors, TimeUnit}
+
+import scala.jdk.CollectionConverters._
+
+import org.apache.spark.SparkConf
+import org.apache.spark.api.plugin.{DriverPlugin, ExecutorPlugin, PluginContext, SparkPlugin}
+
+/** `spark.plugins=io.sparkllm.catalyst.LlmPlugin` keeps a host's engine worker alive as long as the executor. */
+class LlmPlugin extends SparkPlugin {
+  override def driverPlugin(): DriverPlugin = null
+  override def executorPlugin(): ExecutorPlugin = new WorkerKeeper
+}
+
+/** Renews the application's lease of the worker, and starts the worker first where `spark.llm.worker.eager` says so. */
+class WorkerKeeper extends ExecutorPlugin {
+  private val RenewSeconds = 5L
+  private val timer = Executors.newSingleThreadScheduledExecutor { task =>
+    val thread = new Thread(task, "spark-llm lease")
+    thread.setDaemon(true)
+    thread
+  }
+  private var lease: Option[Path] = None
+
+  override def init(context: PluginContext, extraConf: JMap[String, String]): Unit = {
+    val conf = context.conf()
+    lease = Some(WorkerKeeper.lease(conf))
+    if (setting(conf, "worker.eager").toBoolean) startWorker(context)
+    timer.scheduleAtFixedRate(() => renew(), 0, RenewSeconds, TimeUnit.SECONDS)
+  }
+
+  override def shutdown(): Unit = {
+    timer.shutdownNow()
+    lease.foreach(Files.deleteIfExists(_))
+  }
+
+  /** Does nothing while there is no worker: its folder is the worker's to create. */
+  private def renew(): Unit = lease.filter(file => Files.isDirectory(file.getParent.getParent)).foreach { file =>
+    try {
+      if (!Files.isDirectory(file.getParent)) Files.createDirectory(file.getParent)
+      if (!Files.exists(file)) Files.createFile(file)
+      Files.setLastModifiedTime(file, FileTime.fromMillis(System.currentTimeMillis()))
+    } catch { case problem: IOException => System.err.println(s"spark-llm: the worker's lease was not renewed: $problem") }
+  }
+
+  private def startWorker(context: PluginContext): Unit = {
+    val conf = context.conf()
+    val python = Seq(setting(conf, "python"), conf.get("spark.pyspark.python", ""), sys.env.getOrElse("PYSPARK_PYTHON", ""))
+      .find(_.nonEmpty).getOrElse("python3")
+    val command = Seq(python, "-m", "spark_llm.serving.worker.ensure", "--application", conf.getAppId) ++
+      Seq("dir" -> "worker.dir", "idle-seconds" -> "worker.idleSeconds", "start-seconds" -> "worker.startSeconds",
+        "inflight-bytes" -> "worker.inflightBytes", "memo-bytes" -> "worker.memoBytes")
+        .flatMap { case (option, name) => Seq(s"--$option", setting(conf, name)) }
+    val builder = new ProcessBuilder(command.asJava).redirectOutput(ProcessBuilder.Redirect.DISCARD)
+      .redirectError(ProcessBuilder.Redirect.INHERIT)
+    Option(context.resources().get("gpu")).foreach { gpus =>
+      builder.environment().put("CUDA_VISIBLE_DEVICES", gpus.addresses.mkString(","))
+    }
+    builder.start() // not waited for: the first call waits for the worker where it needs it
+  }
+
+  private def setting(conf: SparkConf, name: String): String = WorkerKeeper.setting(conf, name)
+}
+
+object WorkerKeeper {
+  private def setting(conf: SparkConf, name: String): String =
+    conf.get(s"spark.llm.$name", Tables.confDefault(s"spark.llm.$name"))
+
+  /** The file that `serving/worker/leases.py` touches for an application. */
+  def lease(conf: SparkConf): Path = {
+    val folder = Some(setting(conf, "worker.dir")).filter(_.nonEmpty).map(Paths.get(_))
+      .orElse(sys.env.get("XDG_RUNTIME_DIR").map(Paths.get(_, "spark-llm")))
+      .getOrElse(Paths.get(sys.env.getOrElse("TMPDIR", "/tmp"), s"spark-llm-${userId()}"))
+    folder.resolve("leases").resolve(conf.getAppId.replaceAll("[^\\w.-]", "_"))
+  }
+
+  private def userId(): Any = Files.getAttribute(Paths.get("/proc/self"), "unix:uid")
+}
