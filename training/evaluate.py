@@ -68,7 +68,7 @@ def by_task(examples: Sequence[Example], answers: Sequence[str | None]) -> Figur
 
 
 def _baseline(examples: Sequence[Example]) -> float:
-    if examples[0].labels:
+    if all(asked.labels for asked in examples):
         return sum(1 / len(asked.labels) for asked in examples) / len(examples)
     return Counter(asked.answer for asked in examples).most_common(1)[0][1] / len(examples)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from training import topics, words
 from training.kinds import KINDS
-from training.rows import Row
+from training.rows import Row, Tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Example:
     """One question as a user would write it in SQL, and the answer text expected of the model.
 
     `instruction` is '' where the function's default is meant; `labels` belong to `llm_classify`, `returns` (DDL) to
-    `llm_extract`; `fields` are in the order in which the model sees them.
+    `llm_extract`; `fields` are in the order in which the model sees them. `tags` tell phrases of the record.
     """
 
     task: str
@@ -28,6 +28,7 @@ class Example:
     labels: tuple[str, ...] = ()
     returns: str = ""
     system: str = ""
+    tags: Tags = ()
 
 
 def shuffled(rng: random.Random, fields: Mapping[str, Any]) -> dict[str, Any]:

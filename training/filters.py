@@ -10,10 +10,11 @@ from typing import Any
 from training import phrases, words
 from training.examples import TOPICS, Example, random_row, some_fields
 from training.grammar import pick
+from training.rows import Row
 
 
-def _filter(task: str, asked: str, fields: Mapping[str, Any], answer: bool) -> Example:
-    return Example(f"filter_{task}", "llm_filter", asked, fields, json.dumps(answer))
+def _filter(task: str, asked: str, fields: Mapping[str, Any], answer: bool, row: Row) -> Example:
+    return Example(f"filter_{task}", "llm_filter", asked, fields, json.dumps(answer), tags=row.tags)
 
 
 _OPINION_ASKED: dict[str, tuple[str, ...]] = {
@@ -42,7 +43,7 @@ def filter_sentiment(rng: random.Random, held_out: bool) -> Example:
     fields = some_fields(rng, row, ("review",))
     if "{review}" in asked and "review" not in fields:
         asked = asked.replace("{review}", "the text")
-    return _filter("sentiment", asked, fields, row.facts["polarity"] == wanted)
+    return _filter("sentiment", asked, fields, row.facts["polarity"] == wanted, row)
 
 
 _ASPECT_ASKED: dict[int, tuple[str, ...]] = {
@@ -75,7 +76,7 @@ def filter_aspect(rng: random.Random, held_out: bool) -> Example:
         asked = asked.replace("Is the {a}", "Are the {a}").replace("Was the {a}", "Were the {a}")
     asked = asked.replace("{a}", noun)
     found = signs.get(name, 0)
-    return _filter("aspect", asked, some_fields(rng, row, ("review",)), found == wanted if wanted else found != 0)
+    return _filter("aspect", asked, some_fields(rng, row, ("review",)), found == wanted if wanted else found != 0, row)
 
 
 _KIDS_ASKED: dict[bool, tuple[str, ...]] = {
@@ -99,7 +100,7 @@ def filter_audience(rng: random.Random, held_out: bool) -> Example:
     wanted = rng.random() < 0.7
     asked = pick(rng, _KIDS_ASKED[wanted], held_out)
     told_in = ("review", "movieinfo", "description")
-    return _filter("audience", asked, some_fields(rng, row, told_in), row.facts["kids"] == wanted)
+    return _filter("audience", asked, some_fields(rng, row, told_in), row.facts["kids"] == wanted, row)
 
 
 _TONE_ASKED = {
@@ -132,9 +133,9 @@ def filter_tone(rng: random.Random, held_out: bool) -> Example:
     row = random_row(rng, held_out, "ticket")
     fields = some_fields(rng, row, ("message",))
     if rng.random() < 0.35:
-        return _filter("tone", pick(rng, _URGENT_ASKED, held_out), fields, row.facts["urgent"] is True)
+        return _filter("tone", pick(rng, _URGENT_ASKED, held_out), fields, row.facts["urgent"] is True, row)
     wanted = rng.choice(sorted(_TONE_ASKED))
-    return _filter("tone", pick(rng, _TONE_ASKED[wanted], held_out), fields, row.facts["tone"] == wanted)
+    return _filter("tone", pick(rng, _TONE_ASKED[wanted], held_out), fields, row.facts["tone"] == wanted, row)
 
 
 _TOPIC_ASKED = (
@@ -151,7 +152,7 @@ def filter_topic(rng: random.Random, held_out: bool) -> Example:
     truth = str(row.facts[fact])
     topic = truth if rng.random() < 0.5 else rng.choice([t for t in topics if t != truth])
     asked = pick(rng, _TOPIC_ASKED, held_out).replace("{t}", topic)
-    return _filter("topic", asked, some_fields(rng, row, needed), topic == truth)
+    return _filter("topic", asked, some_fields(rng, row, needed), topic == truth, row)
 
 
 def filter_fact(rng: random.Random, held_out: bool) -> Example:
@@ -166,7 +167,7 @@ def filter_fact(rng: random.Random, held_out: bool) -> Example:
         year = int(row.fields["year"])
         answer = year > bound if after else year < bound
         return _filter(
-            "fact", f"Was the film released {word} {bound}?", some_fields(rng, row, ("title", "year")), answer
+            "fact", f"Was the film released {word} {bound}?", some_fields(rng, row, ("title", "year")), answer, row
         )
     kind, key, values, asked = {
         "genre": ("film", "genre", phrases.GENRES, ("Is it a {v}?", "Is the genre {v}?")),
@@ -179,5 +180,5 @@ def filter_fact(rng: random.Random, held_out: bool) -> Example:
     value = truth if rng.random() < 0.5 else rng.choice([o for o in others if o != truth])
     shown = {"genre": ("title", "genre"), "city": ("place", "city"), "thing": ("product", "review")}[how]
     return _filter(
-        "fact", pick(rng, asked, held_out).replace("{v}", value), some_fields(rng, row, shown), value == truth
+        "fact", pick(rng, asked, held_out).replace("{v}", value), some_fields(rng, row, shown), value == truth, row
     )

@@ -7,19 +7,19 @@ from collections.abc import Callable
 
 from training import phrases, topics, words
 from training.grammar import expand, pick, sentence
-from training.opinions import Subject, noise, review
-from training.rows import Fields, Row, common_slots, person
+from training.opinions import KIDS_TAGS, Subject, noise, review
+from training.rows import Fields, Row, Tags, common_slots, person
 
 
-def describe(rng: random.Random, thing: str, held_out: bool, kids: bool | None) -> str:
-    """A shop's description of a product, which may say for whom it is."""
+def describe(rng: random.Random, thing: str, held_out: bool, kids: bool | None) -> tuple[str, Tags]:
+    """A shop's description of a product, which may say for whom it is, and its tagged phrases."""
     slots = {**common_slots(rng, held_out), "thing": thing}
     forms = phrases.DESCRIPTIONS_OF_MANY if thing.endswith("s") else phrases.DESCRIPTIONS_OF_ONE
     said = [expand(rng, rng.choice(forms), slots)]
     if kids is not None:
         suits = phrases.DESCRIBED_FOR_KIDS if kids else phrases.DESCRIBED_NOT_FOR_KIDS
         said.append(expand(rng, pick(rng, suits, held_out), slots))
-    return " ".join(sentence(part) for part in said)
+    return " ".join(sentence(part) for part in said), tuple((part, KIDS_TAGS[bool(kids)]) for part in said[1:])
 
 
 def aspects_of(category: str) -> tuple[str, ...]:
@@ -42,12 +42,19 @@ def product_review(rng: random.Random, held_out: bool) -> Row:
     thing = rng.choice(words.PRODUCTS[category])
     kids = rng.choice((None, None, None, True, False))
     described = kids is not None and rng.random() < 0.5
-    text, facts = review(rng, Subject("product", thing, aspects_of(category)), held_out, None if described else kids)
+    text, facts, tags = review(
+        rng, Subject("product", thing, aspects_of(category)), held_out, None if described else kids
+    )
     name = f"{words.invented_name(rng, held_out)} {thing}"
     text = open_review(rng, name, text, held_out)
-    description = describe(rng, thing, held_out, kids if described else None)
+    description, said = describe(rng, thing, held_out, kids if described else None)
     fields: Fields = {"product": name, "category": category, "description": description, "review": text}
-    return Row("review", fields, {**facts, "kids": kids, "category": category, "product": name, "thing": thing})
+    return Row(
+        "review",
+        fields,
+        {**facts, "kids": kids, "category": category, "product": name, "thing": thing},
+        (*tags, *said, (thing, f"category:{category}")),
+    )
 
 
 def film_review(rng: random.Random, held_out: bool) -> Row:
@@ -55,7 +62,7 @@ def film_review(rng: random.Random, held_out: bool) -> Row:
     kids = rng.choice((None, True, False))
     said_in = rng.choice(("plot", "review", "both")) if kids is not None else "none"
     subject = Subject("film", "film", tuple(phrases.ASPECTS["film"]))
-    text, facts = review(rng, subject, held_out, kids if said_in in ("review", "both") else None)
+    text, facts, tags = review(rng, subject, held_out, kids if said_in in ("review", "both") else None)
     plots = {True: phrases.PLOTS_FOR_KIDS, False: phrases.PLOTS_FOR_ADULTS}
     plot = plots[bool(kids)] if said_in in ("plot", "both") else phrases.PLOTS_NEUTRAL
     slots = {**common_slots(rng, held_out), "city": words.CITIES}
@@ -66,21 +73,24 @@ def film_review(rng: random.Random, held_out: bool) -> Row:
         ),
         slots,
     )
+    story = sentence(expand(rng, pick(rng, plot, held_out), slots))
+    if said_in in ("plot", "both"):
+        tags = (*tags, (story, KIDS_TAGS[bool(kids)]))
     fields: Fields = {
         "title": title,
-        "movieinfo": sentence(expand(rng, pick(rng, plot, held_out), slots)),
+        "movieinfo": story,
         "genre": rng.choice(phrases.GENRES),
         "year": rng.randrange(1950, 2026),
         "review": text,
     }
-    return Row("film", fields, {**facts, "kids": kids, "said_in": said_in, "title": title})
+    return Row("film", fields, {**facts, "kids": kids, "said_in": said_in, "title": title}, tags)
 
 
 def place_review(rng: random.Random, held_out: bool) -> Row:
     """A review of a restaurant, hotel or other place."""
     thing = rng.choice(phrases.PLACES)
     subject = Subject("place", thing, tuple(phrases.ASPECTS["place"]))
-    text, facts = review(rng, subject, held_out, rng.choice((None, None, True, False)))
+    text, facts, tags = review(rng, subject, held_out, rng.choice((None, None, True, False)))
     city, name = rng.choice(words.CITIES), f"{thing.title()} {words.invented_name(rng, held_out)}"
     if rng.random() < 0.6:
         opener = pick(
@@ -89,7 +99,7 @@ def place_review(rng: random.Random, held_out: bool) -> Row:
             held_out,
         )
         text = sentence(expand(rng, opener, {"n": name, "c": city, "t": thing})) + " " + text
-    return Row("place", {"place": name, "city": city, "review": text}, {**facts, "place": name, "city": city})
+    return Row("place", {"place": name, "city": city, "review": text}, {**facts, "place": name, "city": city}, tags)
 
 
 def ticket(rng: random.Random, held_out: bool) -> Row:
@@ -98,13 +108,18 @@ def ticket(rng: random.Random, held_out: bool) -> Row:
     tone = "polite" if topic == "praise" else tone
     slots = {**common_slots(rng, held_out), "product": rng.choice(words.PRODUCTS[rng.choice(sorted(words.PRODUCTS))])}
     parts = [sentence(expand(rng, pick(rng, topics.TICKETS[topic], held_out), slots))]
+    tags = [(parts[0], f"ticket:{topic}")]
     if mood := expand(rng, pick(rng, topics.TONES[tone], held_out), slots):
         parts.insert(rng.choice((0, 1)), sentence(mood))
+        tags.append((mood, f"tone:{tone}"))
     urgent = rng.choice((None, True, False)) if topic != "praise" else None
     if urgent is not None:
         parts.append(sentence(expand(rng, pick(rng, topics.URGENT if urgent else topics.NOT_URGENT, held_out), slots)))
+        tags.append((parts[-1], "urgent+" if urgent else "urgent-"))
     facts = {"topic": topic, "tone": tone, "urgent": urgent}
-    return Row("ticket", {"customer": person(rng, held_out), "message": noise(rng, " ".join(parts))}, facts)
+    return Row(
+        "ticket", {"customer": person(rng, held_out), "message": noise(rng, " ".join(parts))}, facts, tuple(tags)
+    )
 
 
 def news(rng: random.Random, held_out: bool) -> Row:
@@ -119,7 +134,12 @@ def news(rng: random.Random, held_out: bool) -> Row:
         )
         for _ in range(rng.choice((1, 2, 2, 3)))
     ]
-    return Row("news", {"headline": said[0], "text": " ".join(said[1:] or said)}, {"topic": topic})
+    return Row(
+        "news",
+        {"headline": said[0], "text": " ".join(said[1:] or said)},
+        {"topic": topic},
+        tuple((text, f"news:{topic}") for text in said),
+    )
 
 
 _PROFILE = {
@@ -154,7 +174,10 @@ def profile(rng: random.Random, held_out: bool) -> Row:
     told = ["founder", *rng.sample(("city", "product", "employees", "head"), rng.choice((1, 2, 3)))]
     text = " ".join(expand(rng, pick(rng, _PROFILE[t], held_out), facts) for t in told)
     shown = {"name", "year", *told}
-    return Row("profile", {"company": facts["name"], "context": text}, {k: v for k, v in facts.items() if k in shown})
+    tags = tuple((str(facts[t]), f"profile:{t}") for t in (*told, "year"))
+    return Row(
+        "profile", {"company": facts["name"], "context": text}, {k: v for k, v in facts.items() if k in shown}, tags
+    )
 
 
 KINDS: dict[str, Callable[[random.Random, bool], Row]] = {

@@ -48,9 +48,8 @@ def sentiment(rng: random.Random, held_out: bool) -> Example:
     labels = tuple(names[c] for c in rng.sample(classes, len(classes)))
     asked = pick(rng, _SENTIMENT_ASKED, held_out)
     answer = names[str(row.facts["polarity"])]
-    return Example(
-        f"sentiment_{min(len(classes), 3)}", "llm_classify", asked, some_fields(rng, row, ("review",)), answer, labels
-    )
+    task, fields = f"sentiment_{min(len(classes), 3)}", some_fields(rng, row, ("review",))
+    return Example(task, "llm_classify", asked, fields, answer, labels, tags=row.tags)
 
 
 _CLASSIFY_ASKED = (
@@ -70,7 +69,15 @@ def topic(rng: random.Random, held_out: bool) -> Example:
     style = rng.choice((str, str, str, str.capitalize, str.upper))
     labels = [style(label) for label in labels]
     fields = some_fields(rng, row, needed)
-    return Example("topic", "llm_classify", pick(rng, _CLASSIFY_ASKED, held_out), fields, style(truth), tuple(labels))
+    return Example(
+        "topic",
+        "llm_classify",
+        pick(rng, _CLASSIFY_ASKED, held_out),
+        fields,
+        style(truth),
+        tuple(labels),
+        tags=row.tags,
+    )
 
 
 def tone(rng: random.Random, held_out: bool) -> Example:
@@ -78,7 +85,15 @@ def tone(rng: random.Random, held_out: bool) -> Example:
     row = random_row(rng, held_out, "ticket")
     labels = tuple(rng.sample(("angry", "polite", "neutral"), 3))
     asked = pick(rng, ("", "What is the tone?", "How does the customer sound?", "Classify the tone."), held_out)
-    return Example("tone", "llm_classify", asked, some_fields(rng, row, ("message",)), str(row.facts["tone"]), labels)
+    return Example(
+        "tone",
+        "llm_classify",
+        asked,
+        some_fields(rng, row, ("message",)),
+        str(row.facts["tone"]),
+        labels,
+        tags=row.tags,
+    )
 
 
 _RATING_ASKED = (
@@ -94,5 +109,5 @@ def rating(rng: random.Random, held_out: bool) -> Example:
     asked, answer = pick(rng, _RATING_ASKED, held_out), str(row.facts["stars"])
     fields = some_fields(rng, row, ("review",))
     if rng.random() < 0.5:
-        return Example("rating", "llm_classify", asked, fields, answer, tuple("12345"))
-    return Example("rating", "llm", asked, fields, answer, returns="INT")
+        return Example("rating", "llm_classify", asked, fields, answer, tuple("12345"), tags=row.tags)
+    return Example("rating", "llm", asked, fields, answer, returns="INT", tags=row.tags)

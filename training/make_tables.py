@@ -41,7 +41,7 @@ def make_product(rng: random.Random, number: int) -> Product:
     kids = rng.choice((None, True, False))
     name = f"{words.invented_name(rng, held_out=False)} {thing}"
     return Product(
-        number, name, thing, category, kids, describe(rng, thing, False, kids), round(rng.uniform(5, 400), 2)
+        number, name, thing, category, kids, describe(rng, thing, False, kids)[0], round(rng.uniform(5, 400), 2)
     )
 
 
@@ -51,7 +51,7 @@ def reviews_table(rng: random.Random, products: Sequence[Product]) -> pa.Table:
     days = sorted(rng.randrange(730) for _ in range(REVIEWS))
     rows = []
     for number, (day, about) in enumerate(zip(days, rng.choices(products, popularity, k=REVIEWS), strict=True), 1):
-        text, facts = review(rng, Subject("product", about.thing, aspects_of(about.category)), False, None)
+        text, facts, _ = review(rng, Subject("product", about.thing, aspects_of(about.category)), False, None)
         rows.append(
             {
                 "review_id": number,

@@ -20,10 +20,10 @@ class ModelConfig:
     """Sizes of the model; the names are those of the published configuration format."""
 
     vocab_size: int = 4096
-    hidden_size: int = 256
+    hidden_size: int = 192
     intermediate_size: int = 512
-    num_hidden_layers: int = 5
-    num_attention_heads: int = 4
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 6
     num_key_value_heads: int = 2
     max_position_embeddings: int = 4096
     rope_theta: float = 10000.0
@@ -130,17 +130,23 @@ class Model(nn.Module):
                 module.weight, std=0.02 if isinstance(module, nn.Embedding) else module.weight.shape[1] ** -0.5 / 2
             )
 
-    def forward(self, tokens: Tensor, at: Places) -> Tensor:
-        """Scores of the next token [n, vocab] at n places of the token ids [batch, length], padded on the right.
+    def forward(self, tokens: Tensor, at: Places) -> tuple[Tensor, Tensor]:
+        """Read token ids [batch, length], padded on the right.
 
-        The last layer works only at those places: training asks for the few that predict an answer.
+        Returns
+        -------
+        scores : Tensor
+            Of the next token [n, vocab] at the n places `at`. The last layer works only there: training asks for the
+            few that predict an answer.
+        inside : Tensor
+            The hidden states [batch, length, hidden] below the last layer.
         """
         x = self.embed_tokens(tokens)
         cos, sin = (t.to(x.dtype) for t in rotation(self.config, tokens.shape[1]))
         *layers, last = self.layers
         for layer in layers:
             x = layer(x, cos, sin)
-        return F.linear(self.norm(last(x, cos, sin, at)), self.embed_tokens.weight)
+        return F.linear(self.norm(last(x, cos, sin, at)), self.embed_tokens.weight), x
 
 
 def save(model: Model, directory: Path, end_id: int, pad_id: int) -> None:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from training import phrases, words
 from training.grammar import expand, pick, sentence
-from training.rows import common_slots
+from training.rows import Tags, common_slots
+
+KIDS_TAGS = {True: "kids+", False: "kids-"}
 
 _JUDGED = (
     "the {noun} is {adjective}", "the {noun} was {adjective}", "{adjective} {noun}",
@@ -140,8 +142,10 @@ class Subject:
     aspects: tuple[str, ...]
 
 
-def review(rng: random.Random, subject: Subject, held_out: bool, kids: bool | None) -> tuple[str, dict[str, object]]:
-    """A review text and its facts."""
+def review(
+    rng: random.Random, subject: Subject, held_out: bool, kids: bool | None
+) -> tuple[str, dict[str, object], Tags]:
+    """A review text, its facts and its tagged phrases."""
     slots = {**common_slots(rng, held_out), "thing": subject.thing}
     polarity = rng.choice(("positive", "positive", "negative", "negative", "mixed", "neutral"))
     count = {"neutral": 0, "mixed": rng.choice((2, 2, 3))}.get(polarity, rng.choice((0, 1, 1, 2, 2, 3)))
@@ -149,14 +153,22 @@ def review(rng: random.Random, subject: Subject, held_out: bool, kids: bool | No
     verdict, strengths = _strengths(rng, polarity, count)
     aspects = phrases.ASPECTS[subject.domain]
     clauses = [opinion(rng, aspects[n], s, slots, held_out) for n, s in zip(names, strengths, strict=True)]
+    tags = [(c, f"{n}{'+' if s > 0 else '-'}") for c, n, s in zip(clauses, names, strengths, strict=True)]
     texts = _joined(rng, clauses, strengths, held_out)
     if verdict:
-        texts.insert(rng.choice((0, len(texts))), sentence(expand(rng, rng.choice(phrases.VERDICTS[verdict]), slots)))
+        said = expand(rng, rng.choice(phrases.VERDICTS[verdict]), slots)
+        texts.insert(rng.choice((0, len(texts))), sentence(said))
+        tags.append((said, f"verdict{verdict:+}"))
     if polarity == "neutral" or rng.random() < 0.35:
-        texts.insert(0, sentence(expand(rng, pick(rng, phrases.NEUTRAL[subject.domain], held_out), slots)))
+        said = expand(rng, pick(rng, phrases.NEUTRAL[subject.domain], held_out), slots)
+        texts.insert(0, sentence(said))
+        tags.append((said, "neutral"))
     if kids is not None:
-        said = (phrases.FOR_KIDS if kids else phrases.NOT_FOR_KIDS)[subject.domain]
-        texts.insert(rng.randrange(len(texts) + 1), sentence(expand(rng, pick(rng, said, held_out), slots)))
+        suits = (phrases.FOR_KIDS if kids else phrases.NOT_FOR_KIDS)[subject.domain]
+        at = rng.randrange(len(texts) + 1)
+        said = expand(rng, pick(rng, suits, held_out), slots)
+        texts.insert(at, sentence(said))
+        tags.append((said, KIDS_TAGS[kids]))
     signs = {n: 1 if s > 0 else -1 for n, s in zip(names, strengths, strict=True)}
     facts = {"polarity": polarity, "stars": _stars(verdict, strengths), "aspects": signs, "kids": kids}
-    return noise(rng, " ".join(texts)), {**facts, "domain": subject.domain}
+    return noise(rng, " ".join(texts)), {**facts, "domain": subject.domain}, tuple(tags)

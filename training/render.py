@@ -46,9 +46,23 @@ def segments(prompt: Prompt, fields: Mapping[str, Any]) -> tuple[str, ...]:
     return cells(encode_window(prompt, rendered))[0]
 
 
+def record(fields: Mapping[str, Any]) -> str:
+    """The joined `segments`, but lists keep their order; written apart because training renders many."""
+    return ",\n".join(f"{_json(name)}: {_value(value)}" for name, value in fields.items()) + "\n}"
+
+
+def _value(value: Any) -> str:
+    if not isinstance(value, list) or not value:
+        return _json(value)
+    return "[\n" + ",\n".join(map(_json, value)) + "\n]"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 def prompt_text(example: Example) -> str:
     """The whole prompt of an example, in the chat format of `CHAT_TEMPLATE`."""
     prompt = prepare(call_spec(example))
     system = f"<|system|>{example.system}{END}" if example.system else ""
-    record = "".join(segments(prompt, example.fields))
-    return f"{system}<|user|>{prompt.call['instruction']}{record}{END}<|assistant|>"
+    return f"{system}<|user|>{prompt.call['instruction']}{record(example.fields)}{END}<|assistant|>"

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from training import phrases, words
 
 Fields = dict[str, str | int]
+Tags = tuple[tuple[str, str], ...]
+"""Phrases of the text with what each says, such as `("great value for money", "price+")`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Row:
     kind: str
     fields: Fields
     facts: Mapping[str, object] = field(default_factory=dict)
+    tags: Tags = ()
 
 
 def person(rng: random.Random, held_out: bool) -> str:

@@ -36,8 +36,12 @@ _SYSTEM = (
 )
 
 
-def example(rng: random.Random, held_out: bool) -> Example:
-    """Draw one example of a random task."""
+def example(rng: random.Random, held_out: bool, draws: int = 1) -> Example:
+    """Draw one example of a random task: the shortest of `draws`, for a beginner."""
     task = rng.choices(list(TASKS), weights=list(TASKS.values()))[0]
-    drawn = task(rng, held_out)
+    drawn = min((task(rng, held_out) for _ in range(draws)), key=_length)
     return replace(drawn, system=rng.choice(_SYSTEM)) if rng.random() < 0.03 else drawn
+
+
+def _length(drawn: Example) -> int:
+    return sum(map(len, (drawn.instruction, drawn.answer, *map(str, drawn.fields.values()), *drawn.labels)))

@@ -79,7 +79,9 @@ def extract(rng: random.Random, held_out: bool) -> Example:
     returns = ", ".join(f"{c} {sql_type}" for c, (sql_type, _, _) in chosen.items())
     needed = tuple(f for _, _, fields in chosen.values() for f in fields)
     text = json.dumps(answer, ensure_ascii=False)
-    return Example(f"extract_{kind}", "llm_extract", "", some_fields(rng, row, needed), text, returns=returns)
+    return Example(
+        f"extract_{kind}", "llm_extract", "", some_fields(rng, row, needed), text, returns=returns, tags=row.tags
+    )
 
 
 _QUESTIONS: dict[str, tuple[str, ...]] = {
@@ -111,10 +113,9 @@ def answer(rng: random.Random, held_out: bool) -> Example:
         {"contexts": texts} if len(texts) > 1 or rng.random() < 0.3 else {rng.choice(("context", "text")): texts[0]}
     )
     if rng.random() < 0.3:
-        return Example("answer", "llm", question, fields, reply)
-    return Example(
-        "answer", "llm", pick(rng, _ANSWER_ASKED, held_out), shuffled(rng, {"question": question, **fields}), reply
-    )
+        return Example("answer", "llm", question, fields, reply, tags=row.tags)
+    fields = shuffled(rng, {"question": question, **fields})
+    return Example("answer", "llm", pick(rng, _ANSWER_ASKED, held_out), fields, reply, tags=row.tags)
 
 
 def _listed(names: list[str]) -> str:
@@ -150,6 +151,5 @@ def summary(rng: random.Random, held_out: bool) -> Example:
     side = rng.choice(("all", "all", "good", "bad"))
     named = {"good": good, "bad": bad}.get(side)
     reply = whole if named is None else (sentence(_listed(named)) if named else "None are mentioned.")
-    return Example(
-        "summary", "llm", pick(rng, _SUMMARY_ASKED[side], held_out), some_fields(rng, row, ("review",)), reply
-    )
+    fields = some_fields(rng, row, ("review",))
+    return Example("summary", "llm", pick(rng, _SUMMARY_ASKED[side], held_out), fields, reply, tags=row.tags)

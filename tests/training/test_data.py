@@ -1,0 +1,121 @@
+"""The generator of questions and the tables made by it."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pyarrow.parquet as pq
+import pytest
+from spark_llm.optimizer.ddl import parse_ddl
+
+from training import make_tables, words
+from training.examples import TOPICS, Example
+from training.grammar import expand, pick, sentence
+from training.kinds import KINDS
+from training.render import call_spec, prompt_text
+from training.tasks import example
+
+
+def draw(seed: int, count: int, held_out: bool = False) -> list[Example]:
+    rng = random.Random(seed)
+    return [example(rng, held_out) for _ in range(count)]
+
+
+def test_same_seed_same_data():
+    assert draw(3, 200) == draw(3, 200)
+    assert draw(3, 200) != draw(4, 200)
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_answers_fit_their_questions(held_out):
+    for asked in draw(5, 2000, held_out):
+        if asked.labels:
+            assert asked.answer in asked.labels
+            assert len(set(asked.labels)) == len(asked.labels) >= 2
+        if asked.function == "llm_filter":
+            assert asked.answer in ("true", "false")
+        if asked.function == "llm_extract":
+            columns = [field["name"] for field in parse_ddl(asked.returns)["fields"]]
+            assert list(json.loads(asked.answer)) == columns
+        if asked.task == "rating":
+            assert asked.answer in tuple("12345")
+
+
+def test_copied_answers_stand_in_the_record():
+    for asked in draw(6, 3000):
+        if asked.task == "answer":
+            assert asked.answer in json.dumps(asked.fields, ensure_ascii=False)
+
+
+def test_yes_and_no_are_both_common():
+    filters = [asked for asked in draw(7, 6000) if asked.function == "llm_filter"]
+    for task in {asked.task for asked in filters}:
+        answers = [asked.answer for asked in filters if asked.task == task]
+        assert 0.2 < answers.count("true") / len(answers) < 0.8, task
+
+
+def test_held_out_names_are_never_in_training_rows():
+    rng = random.Random(8)
+    for held_out in (False, True):
+        names = {words.invented_name(rng, held_out) for _ in range(500)}
+        assert {words.is_held_out(name) for name in names} == {held_out}
+
+
+def test_opinions_show_their_polarity():
+    rng = random.Random(9)
+    for _ in range(500):
+        facts = KINDS["review"](rng, False).facts
+        signs = set(facts["aspects"].values())
+        if facts["polarity"] == "neutral":
+            assert not signs
+            assert facts["stars"] == 3
+        if facts["polarity"] == "mixed":
+            assert signs == {1, -1}
+            assert facts["stars"] == 3
+        if facts["polarity"] == "positive":
+            assert facts["stars"] >= 4
+        if facts["polarity"] == "negative":
+            assert facts["stars"] <= 2
+
+
+def test_templates():
+    rng = random.Random(0)
+    assert expand(rng, "[a [b|b]|a b] {x}", {"x": ["c"]}) == "a b c"
+    assert sentence("is it?") == "Is it?"
+    parts = [{pick(rng, [f"form {i}" for i in range(40)], held) for _ in range(600)} for held in (False, True)]
+    assert parts[0].isdisjoint(parts[1])
+    assert len(parts[0] | parts[1]) == 40
+
+
+def test_prompt_is_the_planners():
+    asked = Example("t", "llm_filter", "Is {review} kind?", {"year": 1999, "review": 'so "so"', "note": None}, "true")
+    assert prompt_text(asked) == (
+        '<|user|>Is "review" kind?\nAnswer with true or false.\n\n'
+        '{\n"year": 1999,\n"review": "so \\"so\\"",\n"note": null\n}<|end|><|assistant|>'
+    )
+    assert call_spec(asked).result_type == "boolean"
+
+
+def test_topics_are_those_of_the_rows():
+    rng = random.Random(10)
+    for kind, (labels, fact, needed) in TOPICS.items():
+        rows = [KINDS[kind](rng, False) for _ in range(300)]
+        assert {row.facts[fact] for row in rows} == set(labels)
+        assert all(set(needed) <= set(row.fields) for row in rows)
+
+
+def test_shipped_tables_are_those_of_the_generator():
+    rng = random.Random(7)
+    products = [make_tables.make_product(rng, number) for number in range(1, make_tables.PRODUCTS + 1)]
+    assert pq.read_table(make_tables.DATA / "products.parquet").equals(make_tables.products_table(products))
+    assert pq.read_table(make_tables.DATA / "reviews.parquet").equals(make_tables.reviews_table(rng, products))
+    assert pq.read_table(make_tables.DATA / "tickets.parquet").equals(make_tables.tickets_table(rng))
+
+
+def test_xquad_ships_with_its_notice():
+    table = pq.read_table(make_tables.DATA / "xquad_rag.parquet")
+    assert table.num_rows == 200
+    assert "CC BY-SA 4.0" in (make_tables.DATA / "NOTICE").read_text()
+    found = sum(any(row["answer"] in row[f"context{i}"] for i in range(1, 6)) for row in table.to_pylist())
+    assert found > 0.8 * table.num_rows
