@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from spark_llm.conf import PREFIX
 from spark_llm.errors import LlmError
 from spark_llm.executor.render import render_column
 from spark_llm.executor.runner import CallRunner
@@ -24,6 +25,7 @@ from spark_llm.optimizer.ddl import parse_ddl
 if TYPE_CHECKING:
     from pyspark.sql import Column, SparkSession
 
+TIME_ZONE = "spark.sql.session.timeZone"
 FUNCTIONS = ("llm", "llm_filter", "llm_classify", "llm_extract")
 
 
@@ -58,8 +60,8 @@ def call_plain(
 
 
 def _session_conf(spark: SparkSession) -> dict[str, str]:
-    rows = spark.sql("SET").collect()
-    return {row["key"]: row["value"] for row in rows if row["key"].startswith("spark.llm.")}
+    given = {row["key"]: row["value"] for row in spark.sql("SET").collect() if row["key"].startswith(PREFIX)}
+    return {**given, TIME_ZONE: spark.conf.get(TIME_ZONE)}
 
 
 def _make_udf(name: str, conf: dict[str, str]) -> Any:
@@ -112,7 +114,12 @@ def _question(name: str, conf: Mapping[str, str], batch: Sequence[pa.Array]) -> 
         rendered.insert(0, (Field("prompt", "prompt"), batch[0]))
     options = _options(name, [_constant(name, column) for column in constants])
     spec = CallSpec(name, instruction, tuple(f for f, _ in rendered), options, _value_type(name, options), conf)
-    return spec, [column for _, column in rendered]
+    return spec, [_as_argument(field, column) for field, column in rendered]
+
+
+def _as_argument(field: Field, column: pa.Array) -> pa.Array:
+    """JSON values travel as the only member of an object, as `to_json` makes them."""
+    return pc.binary_join_element_wise('{"v":', column, "}", "") if field.kind == "json" else column
 
 
 def _is_constant(column: pa.Array) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import tzinfo
 from typing import Any
 
 from spark_llm.errors import LlmError
@@ -37,12 +38,17 @@ class Asker:
         Where requests go; closed by the caller.
     result_type : object
         Spark's JSON form of the type that answers are parsed into.
+    zone : tzinfo
+        What a TIMESTAMP answer without a zone means.
     memory_bytes : int
         Bound on remembered answers; the oldest are forgotten first.
     """
 
-    def __init__(self, exchange: Exchange, call: Call, client: str, result_type: Any, memory_bytes: int) -> None:
-        self._exchange, self._call, self._client, self._result_type = exchange, call, client, result_type
+    def __init__(
+        self, exchange: Exchange, call: Call, client: str, result_type: Any, zone: tzinfo, memory_bytes: int
+    ) -> None:
+        self._exchange, self._call, self._client = exchange, call, client
+        self._result_type, self._zone = result_type, zone
         self._memory: OrderedDict[bytes, Answer] = OrderedDict()
         self._memory_left = memory_bytes
         self._waiting: dict[int, list[Receiver]] = {}
@@ -101,7 +107,7 @@ class Asker:
         if finished.error is not None:
             return Answer(None, finished.error, usage)
         try:
-            return Answer(coerce(finished.text or "", self._result_type), None, usage)
+            return Answer(coerce(finished.text or "", self._result_type, self._zone), None, usage)
         except Misfit:
             error = self._misfit(finished)
         self._misfits.append(error)

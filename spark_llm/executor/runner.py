@@ -18,7 +18,7 @@ from spark_llm.executor.asker import Asker, Question
 from spark_llm.executor.connect import open_exchange, task_client
 from spark_llm.executor.distinct import Distinct, distinct_tuples, is_utf8
 from spark_llm.executor.results import NOT_ASKED, Answer, result_array
-from spark_llm.executor.types import arrow_type
+from spark_llm.executor.types import arrow_type, session_zone
 from spark_llm.optimizer.cells import cells
 from spark_llm.optimizer.columns import Window as EncodedWindow
 from spark_llm.optimizer.columns import encode_window
@@ -31,6 +31,8 @@ from spark_llm.serving.core import Call, EngineFailure, RowError
 
 Batch = Sequence[pa.Array]
 MIN_CALLS_FOR_ERROR_RATE = 100
+MEMORY_BYTES = 4 << 20
+"""Answers that a task remembers from one window to the next; the worker remembers more, for all tasks."""
 
 
 class Window:
@@ -79,8 +81,8 @@ class CallRunner:
             raise LlmError.of(failure.condition, failure.message, failure.remedy) from None
 
     def _run(self, batches: Iterator[Batch], exchange: Exchange) -> Iterator[pa.StructArray]:
-        memory = self.settings.integer("window.bytes")
-        asker = Asker(exchange, self.call, task_client(self.spec), self.spec.result_type, memory)
+        zone = session_zone(self.spec.conf)
+        asker = Asker(exchange, self.call, task_client(self.spec), self.spec.result_type, zone, MEMORY_BYTES)
         waiting: deque[Window] = deque()
         for window in self._windows(batches):
             self._ask(window, asker, exchange)
