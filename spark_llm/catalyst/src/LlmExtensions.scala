@@ -17,6 +17,7 @@ import org.apache.spark.sql.catalyst.FunctionIdentifier
  *  - Pre-CBO, once, when Spark has pushed down all it can, in this order:
  *     1. `PlaceLlmLimits`: LIMIT before the model
  *     1. `PlaceLlmFilters`: cheap predicates, joins and grouping before the model
+ *     1. `RewriteLlmJoins`: join conditions over both sides that Spark cannot run
  *     1. `ShareLlmCalls`: equal calls into one `Ask`, spared where a branch is not taken
  *     1. `DeduplicateLlmCalls`: distinct arguments, planned (`CallPlanner`), ordered, asked, joined back
  *     1. `ProtectLlmAnswers`: no second evaluation by a sort's sampling
@@ -35,6 +36,7 @@ class LlmExtensions extends SparkSessionExtensionsProvider {
     extensions.injectPostHocResolutionRule(PrepareSession(_))
     extensions.injectPreCBORule(_ => PlaceLlmLimits)
     extensions.injectPreCBORule(_ => PlaceLlmFilters)
+    extensions.injectPreCBORule(_ => RewriteLlmJoins)
     extensions.injectPreCBORule(_ => ShareLlmCalls)
     extensions.injectPreCBORule(DeduplicateLlmCalls(_))
     extensions.injectPreCBORule(_ => ProtectLlmAnswers)

@@ -13,21 +13,16 @@ class LlmReport extends QueryExecutionListener {
   override def onSuccess(function: String, execution: QueryExecution, durationNanos: Long): Unit = {
     val metrics = execution.observedMetrics.collect { case (name, row) if name.startsWith(CallMetrics.Prefix) => row }.toSeq
     val enabled = execution.sparkSession.conf.get("spark.llm.report.enabled", "true").toBoolean
-    if (enabled && metrics.exists(_.schema.fieldNames.contains("calls"))) {
-      System.err.println(line(metrics, durationNanos / NanosPerSecond))
-    }
+    if (enabled && metrics.nonEmpty) System.err.println(line(metrics, durationNanos / NanosPerSecond))
   }
 
   override def onFailure(function: String, execution: QueryExecution, failure: Exception): Unit = ()
 
-  /** `calls`: tuples that were sent; `distinct`: those the engine was paid for. */
+  /** Calls are tuples that were sent; distinct calls are those that the engine answered itself. */
   private def line(metrics: Seq[Row], seconds: Double): String = {
-    def total(name: String) = metrics.filter(_.schema.fieldNames.contains(name)).map(_.getAs[Any](name)).collect {
-      case count: Long => count
-    }.sum
-    val calls = total("tuples") + metrics.filter(_.schema.fieldNames.contains("calls"))
-      .filter(_.schema.fieldNames.contains("rows")).map(_.getAs[Long]("rows")).sum
-    f"spark-llm: ${total("rows")} rows, $calls calls, ${total("calls")} distinct calls, ${total("prompt")} prompt tokens, " +
-      f"${total("cached")} cached, ${total("output")} output tokens, ${total("errors")} errors, $seconds%.1f s"
+    def total(name: String) = metrics.map(_.getAs[Any](name)).collect { case count: Long => count }.sum
+    f"spark-llm: ${total("rows")} rows, ${total("tuples")} calls, ${total("calls")} distinct calls, " +
+      f"${total("prompt")} prompt tokens, ${total("cached")} cached, ${total("output")} output tokens, " +
+      f"${total("errors")} errors, $seconds%.1f s"
   }
 }

@@ -10,9 +10,9 @@ import org.apache.spark.sql.catalyst.plans.logical.{LogicalPlan, UnaryNode}
  * a node and nowhere else, so the rules between them need to look at one shape only.
  *
  * @param answers each a call, or `If(needed, call, NULL)` where only some rows need the answer
- * @param apart whether the child holds distinct tuples of arguments instead of the query's rows
+ * @param rows where the child holds distinct tuples of arguments: the column with each tuple's number of rows
  */
-case class Ask(answers: Seq[Alias], child: LogicalPlan, apart: Boolean = false) extends UnaryNode {
+case class Ask(answers: Seq[Alias], child: LogicalPlan, rows: Option[Attribute] = None) extends UnaryNode {
   override def output: Seq[Attribute] = child.output ++ answers.map(_.toAttribute)
   override def producedAttributes: AttributeSet = AttributeSet(answers.map(_.toAttribute))
   override protected def withNewChildInternal(newChild: LogicalPlan): Ask = copy(child = newChild)

@@ -27,7 +27,7 @@ object BindLlmCalls extends Rule[LogicalPlan] {
       val shown = if (call.arguments.isEmpty) needed.fold(value)(If(_, value, Literal(null, value.dataType))) else value
       (raw, Alias(shown, alias.name)(exprId = alias.exprId))
     }.unzip
-    val metered = CallMetrics.ofAnswers(ask, bound.map(_.toAttribute), Project(ask.child.output ++ bound, ask.child))
+    val metered = CallMetrics.over(ask, bound.map(_.toAttribute), Project(ask.child.output ++ bound, ask.child))
     Project(ask.child.output ++ public, metered)
   }
 

@@ -10,23 +10,17 @@ object CallMetrics {
   private val Usage = Seq("prompt", "cached", "output", "calls")
 
   /** A node over `answers`, the result columns of bound functions in `child`. */
-  def ofAnswers(ask: Ask, answers: Seq[Attribute], child: LogicalPlan): LogicalPlan = {
+  def over(ask: Ask, answers: Seq[Attribute], child: LogicalPlan): LogicalPlan = {
     val usage = Usage.zipWithIndex.map { case (name, i) =>
       sum(name, answers.map(answer => GetStructField(GetStructField(answer, 2, Some("usage")), i, Some(name))))
     }
     val errors = sum("errors", answers.map(answer =>
       If(IsNull(GetStructField(answer, 1, Some("error"))), Literal(0L), Literal(1L))))
-    node(count(if (ask.apart) "tuples" else "rows") +: errors +: usage, child)
+    val tuples = Alias(Count(Literal(1)).toAggregateExpression(), "tuples")()
+    val rows = sum("rows", Seq(ask.rows.getOrElse(Literal(1L))))
+    // Named by what is counted, so that equal subplans stay equal and their exchanges are reused.
+    CollectMetrics(s"$Prefix${Integer.toHexString(child.semanticHash())}", Seq(rows, tuples, errors) ++ usage, child, 0L)
   }
-
-  /** A node that counts the query's rows where their calls are asked apart from them. */
-  def ofRows(child: LogicalPlan): LogicalPlan = node(Seq(count("rows")), child)
-
-  /** Named by what is counted, so that equal subplans stay equal and their exchanges are reused. */
-  private def node(metrics: Seq[NamedExpression], child: LogicalPlan): LogicalPlan =
-    CollectMetrics(s"$Prefix${Integer.toHexString(child.semanticHash())}", metrics, child, 0L)
-
-  private def count(name: String): NamedExpression = Alias(Count(Literal(1)).toAggregateExpression(), name)()
 
   private def sum(name: String, parts: Seq[Expression]): NamedExpression = {
     val total = parts.map(part => Coalesce(Seq(part, Literal(0L)))).reduce[Expression](Add(_, _))

@@ -17,7 +17,7 @@ object DedupGuards {
       Option.when(ask.child.collect { case inner: Ask => inner }.size >= MaxNestedAsks)("too many calls depend on one another"))
 
   /** Why two reads of `plan` may give other rows. */
-  private def unrepeatable(plan: LogicalPlan): Option[String] = plan.collectFirst {
+  def unrepeatable(plan: LogicalPlan): Option[String] = plan.collectFirst {
     case _: GlobalLimit | _: LocalLimit | _: Offset | _: Tail => "the input has a LIMIT, which may pick other rows when read again"
     case _: Sample => "the input is a sample, which may differ when read again"
     case _: MapInPandas | _: MapInArrow | _: MapPartitions | _: MapElements => "the input runs code that may differ when run again"

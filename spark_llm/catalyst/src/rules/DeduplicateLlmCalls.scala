@@ -6,6 +6,7 @@ import io.sparkllm.catalyst.planner.CallPlanner
 
 import org.apache.spark.sql.SparkSession
 import org.apache.spark.sql.catalyst.expressions._
+import org.apache.spark.sql.catalyst.expressions.aggregate.Count
 import org.apache.spark.sql.catalyst.plans.LeftOuter
 import org.apache.spark.sql.catalyst.plans.logical._
 import org.apache.spark.sql.catalyst.rules.Rule
@@ -56,23 +57,25 @@ case class DeduplicateLlmCalls(session: SparkSession) extends Rule[LogicalPlan] 
   private def joinAnswers(plan: LogicalPlan, ask: Ask): LogicalPlan = {
     val arguments = ask.calls.head.arguments.distinctBy(_.canonicalized)
     val columns = arguments.map(argument => Alias(argument, "argument")())
+    val rows = Alias(Count(Literal(1)).toAggregateExpression(), "rows")()
     val answers = ask.calls.map(call => Alias(overColumns(call, columns), call.prettyName)())
-    val asked = arranged(Ask(answers, distinct(ask, columns), apart = true))
+    val asked = arranged(Ask(answers, distinct(ask, columns, rows), Some(rows.toAttribute)))
     val marker = Alias(Literal.TrueLiteral, "asked")()
-    val right = Project(asked.output :+ marker, asked)
+    val right = Project((columns ++ answers).map(_.toAttribute) :+ marker, asked)
     val same = arguments.zip(columns).map { case (argument, column) => EqualNullSafe(argument, column.toAttribute) }
     val hint = JoinHint(None, Option.when(CallPlanner.isSmall(ask))(HintInfo(Some(BROADCAST))))
-    val joined = CallMetrics.ofRows(Join(plan, right, LeftOuter, same.reduceOption[Expression](And), hint))
+    val joined = Join(plan, right, LeftOuter, same.reduceOption[Expression](And), hint)
     Project(plan.output ++ ask.answers.zip(asked.answers).map { case (original, answer) =>
       val missing = Answer.needed(original).foldLeft[Expression](IsNull(marker.toAttribute))(And(_, _))
       Alias(If(missing, childChanged(Answer.call(original)), answer.toAttribute), original.name)(exprId = original.exprId)
     }, joined)
   }
 
-  private def distinct(ask: Ask, columns: Seq[Alias]): LogicalPlan = {
-    val rows = Answer.needed(ask.answers.head).fold(ask.child)(Filter(_, ask.child))
-    if (columns.nonEmpty) Aggregate(columns.map(_.child), columns, rows)
-    else GlobalLimit(Literal(1), LocalLimit(Literal(1), Project(Nil, rows)))
+  private def distinct(ask: Ask, columns: Seq[Alias], rows: Alias): LogicalPlan = {
+    val input = Answer.needed(ask.answers.head).fold(ask.child)(Filter(_, ask.child))
+    val tuples = Aggregate(columns.map(_.child), columns :+ rows, input)
+    // Without any argument the aggregate has a row even for no input.
+    if (columns.isEmpty) Filter(GreaterThan(rows.toAttribute, Literal(0L)), tuples) else tuples
   }
 
   private def overColumns(call: LlmCall, columns: Seq[Alias]): LlmCall = {
