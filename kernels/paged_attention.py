@@ -88,7 +88,7 @@ class Part:
 
     def _gather(self, cache: Tensor) -> Tensor:
         """[pages, P, Hkv, D] to the part's keys [B, Hkv, Lk, D]."""
-        pages = cache[self.pages]
+        pages = cache[self.pages] if isinstance(self.pages, slice) else cache.index_select(0, self.pages)
         return pages.view(self.shape[0], -1, *cache.shape[2:])[:, self.keys].transpose(1, 2)
 
 

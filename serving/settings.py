@@ -14,8 +14,8 @@ from spark_llm.serving.scheduler.policy import POLICIES
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MEMORY_SHARE = 0.25
-"""Share of the host's (or half as much again of the GPU's free) memory that the KV cache may take by default."""
-MAX_DEFAULT_KV_TOKENS = 1 << 18
+"""Share of the host's memory that the KV cache may take by default; of a GPU's free memory, twice as much."""
+MAX_DEFAULT_KV_TOKENS = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,9 +56,9 @@ class Tokenizer:
         before come from a cache of the least recently used.
         """
         new = [text for text in dict.fromkeys(texts) if (text, markup) not in self._pieces]
-        marked = [f"\n{text}" for text in new] if self._adds_space else new
-        start = len(self._newline) if self._adds_space else 0
-        for text, ids in zip(new, self._encode(marked, markup=markup), strict=True):
+        before = "\n" if self._adds_space else ""
+        for text, ids in zip(new, self._encode([before + text for text in new], markup=markup), strict=True):
+            start = len(self._newline) if before and ids[: len(self._newline)] == self._newline else 0
             self._pieces[text, markup] = np.array(ids[start:], np.int32)
         self._characters += sum(map(len, new))
         found = []

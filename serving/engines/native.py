@@ -189,9 +189,9 @@ def _load(directory: Path, settings: NativeSettings) -> tuple[ModelRunner, Capac
     config = read_config(read_json(directory / "config.json"))
     device = settings.torch_device()
     dtype = settings.torch_dtype(device)
-    pages = settings.kv_pages(config, dtype, device)
-    max_length = min(settings.max_length or config.max_positions, config.max_positions, pages * settings.page_size)
     weights = load_weights(directory, config, dtype=dtype, device=device)
+    pages = settings.kv_pages(config, dtype, device)  # of what the weights have left
+    max_length = min(settings.max_length or config.max_positions, config.max_positions, pages * settings.page_size)
     cache = KVCache.zeros(config, pages, settings.page_size, dtype, device)
     if device.type == "cpu":
         keep_freed_memory()

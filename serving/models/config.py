@@ -51,6 +51,8 @@ def _qwen3(raw: Json) -> dict[str, bool]:
 
 ARCHITECTURES = {"LlamaForCausalLM": _llama, "Qwen2ForCausalLM": _qwen2, "Qwen3ForCausalLM": _qwen3}
 """What each supported architecture adds to the common fields."""
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+"""What a config.json must hold."""
 
 
 def read_config(raw: Json) -> DecoderConfig:
@@ -59,7 +61,8 @@ def read_config(raw: Json) -> DecoderConfig:
     Raises
     ------
     EngineFailure
-        `LLM_UNSUPPORTED_MODEL` for an architecture, activation or attention outside of what the decoder computes.
+        `LLM_UNSUPPORTED_MODEL` for an architecture, activation or attention outside of what the decoder computes;
+        `LLM_ENGINE_START` for a missing size.
     """
     architecture = next(iter(raw.get("architectures") or ["(none named)"]))
     if architecture not in ARCHITECTURES:
@@ -68,6 +71,9 @@ def read_config(raw: Json) -> DecoderConfig:
         raise _unsupported("activation", activation, "silu")
     if raw.get("use_sliding_window") or "sliding_attention" in (raw.get("layer_types") or ()):
         raise _unsupported("attention", "sliding_attention", "full_attention")
+    if missing := [name for name in SIZES if name not in raw]:
+        message = f"engine 'native' cannot serve the model: its config.json lacks {', '.join(missing)}."
+        raise EngineFailure("LLM_ENGINE_START", message, "Use a complete checkpoint.")
     return DecoderConfig(
         vocab_size=raw["vocab_size"],
         hidden_size=raw["hidden_size"],

@@ -44,6 +44,11 @@ def test_what_the_decoder_does_not_compute_is_refused_by_name(tmp_path, changes,
     assert caught.value.message.startswith(f"{named} is not supported by the native engine; supported: ")
 
 
+def test_a_missing_size_is_named():
+    with pytest.raises(EngineFailure, match="lacks hidden_size, intermediate_size"):
+        read_config({"architectures": ["LlamaForCausalLM"], "vocab_size": 8})
+
+
 def test_configurations_of_before_transformers_5_are_read(checkpoint):
     raw = json.loads((checkpoint / "config.json").read_text())
     del raw["rope_parameters"]
@@ -103,7 +108,7 @@ def test_unusable_settings_are_named(args):
 def test_the_default_cache_is_bounded(checkpoint):
     config = read_config(json.loads((checkpoint / "config.json").read_text()))
     pages = NativeSettings.from_args({}).kv_pages(config, torch.float32, torch.device("cpu"))
-    assert 512 <= pages * 16 <= 1 << 18
+    assert 512 <= pages * 16 <= 1 << 17
 
 
 def test_capacity_tells_what_the_engine_holds(checkpoint):

@@ -3,14 +3,16 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
-from spark_llm.serving.core import Call, Constraint
-from spark_llm.serving.scheduler.scheduler import Scheduler
+from spark_llm.serving.core import Call, Constraint, Request
+from spark_llm.serving.scheduler.scheduler import PageCopy, Scheduler
 from spark_llm.serving.scheduler.sequence import Sequence
 
 from tests.serving.native_checkpoints import (
     FAMILIES,
+    constrained,
     drain,
     engine_for,
     oracle,
@@ -190,6 +192,48 @@ def test_cancelled_requests_leave_no_trace(checkpoint, expected):
     assert not engine.step()
     engine._scheduler.cache.clear()
     assert engine._scheduler.cache.pool.free == engine._scheduler.cache.pool.num_pages
+
+
+def test_a_disturbed_engine_gives_the_undisturbed_answers(checkpoint):
+    """Random arrivals and cancels over a cache that holds few rows, with constrained and free calls mixed."""
+    rng = np.random.default_rng(3)
+    calls = [
+        CALL,
+        constrained("choices", ["true", "false", "unsure"]),
+        Call("s", "Say it.", max_tokens=20, stop=("a",)),
+    ]
+    requests = [
+        Request(i, calls[int(rng.integers(3))], ROWS[int(rng.integers(12))][: int(rng.integers(1, 3))])
+        for i in range(60)
+    ]
+    calm = engine_for(checkpoint, kv_tokens=8192)
+    calm.submit(requests)
+    undisturbed = answers(drain(calm, check=False))
+    engine = engine_for(checkpoint, kv_tokens=256, max_length=160, max_batch_tokens=48, max_running=6)
+    finished, cancelled, ahead = {}, set(), list(requests)
+    while ahead or engine.has_work():
+        engine.submit(ahead[:4])
+        ahead = ahead[4:]
+        victim = int(rng.integers(60))
+        if rng.random() < 0.3 and victim not in finished and victim not in {r.request_id for r in ahead}:
+            engine.cancel([victim])
+            cancelled.add(victim)
+        finished |= {f.request_id: f for f in engine.step()}
+        engine.check_integrity()
+    assert cancelled
+    assert engine.stats()["evicted_tokens"] > 0
+    assert answers(finished) == {i: answer for i, answer in undisturbed.items() if i not in cancelled}
+    engine._scheduler.cache.clear()
+    assert engine._scheduler.cache.pool.free == engine._scheduler.cache.pool.num_pages
+
+
+def test_copies_of_copies_start_at_their_origin(checkpoint):
+    runner = engine_for(checkpoint)._runner
+    source, target = runner._copies([PageCopy(3, 5, 6), PageCopy(5, 8, 9), PageCopy(8, 2, 7)])
+    pairs = dict(zip(target.tolist(), source.tolist(), strict=True))
+    assert [pairs[8 * 16 + i] for i in range(9)] == [3 * 16 + i if i < 6 else 5 * 16 + i for i in range(9)]
+    assert [pairs[2 * 16 + i] for i in range(7)] == [3 * 16 + i if i < 6 else 5 * 16 + i for i in range(7)]
+    assert not set(pairs) & set(source.tolist())
 
 
 def test_bad_rows_are_error_rows_beside_good_ones(checkpoint, expected):
