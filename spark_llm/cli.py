@@ -7,17 +7,21 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from subprocess import PIPE
 
 from spark_llm.conf import Settings, conf_markdown
 from spark_llm.java import JavaNotUsable, java_command
 from spark_llm.progress import Progress
 from spark_llm.serving.core import EngineFailure
 from spark_llm.session import jar_path, settings
+from spark_llm.tables import show_tables
 
 DEMO = ("01_filter", "02_classify", "03_extract", "04_summarize", "05_answer_over_contexts")
+CHATTER = ("Time taken:", "WARNING: Using incubator modules", "Setting ", "To adjust logging", "Spark master:")
 QUIET = {
     "spark.sql.catalogImplementation": "in-memory",
     "spark.sql.cli.print.header": "true",
@@ -73,12 +77,11 @@ def _demo(given: argparse.Namespace) -> int:
             f"spark-llm: no example {', '.join(missing)}; run it in the repository, or give --examples", file=sys.stderr
         )
         return 1
-    print("The embedded model is small: it shows the way, set spark.llm.model for real work.\n")
+    print("The embedded model is small: it shows the way; set spark.llm.model for real work.", flush=True)
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
-        for file in files:
-            script.write(f"!echo;\n!echo == {file};\nsource {file};\n")
+        script.write("".join(f"!echo == {file};\nsource {file};\n" for file in files))
         script.flush()
-        return run_spark_sql(["-f", script.name])
+        return run_spark_sql(["-S", "-f", script.name], show=show_tables)
 
 
 def _stop(_: argparse.Namespace) -> int:
@@ -96,8 +99,11 @@ def _stop(_: argparse.Namespace) -> int:
     return 0
 
 
-def run_spark_sql(arguments: Sequence[str]) -> int:
-    """Run spark-sql with the extension, and show progress on the terminal meanwhile."""
+def run_spark_sql(arguments: Sequence[str], show: Callable[[Iterable[str]], None] | None = None) -> int:
+    """Run spark-sql with the extension, and show progress on the terminal meanwhile.
+
+    `show` receives the lines that spark-sql prints; without it they go to standard output as they are.
+    """
     from spark_llm.executor.connect import worker_conf
 
     java_command()
@@ -109,12 +115,24 @@ def run_spark_sql(arguments: Sequence[str]) -> int:
     options = [part for key, value in conf.items() for part in ("--conf", f"{key}={value}")]
     logging = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}"
     environment = {"SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1", **os.environ}
+    command = [str(home / "bin" / "spark-sql"), "--driver-java-options", logging, *options, *arguments]
     with Progress(worker_conf(Settings({}))):
-        return subprocess.run(
-            [str(home / "bin" / "spark-sql"), "--driver-java-options", logging, *options, *arguments],
-            env=environment,
-            check=False,
-        ).returncode
+        if show is None:
+            return subprocess.run(command, env=environment, check=False).returncode
+        with subprocess.Popen(command, env=environment, stdout=PIPE, stderr=PIPE, text=True) as running:
+            assert running.stdout is not None
+            assert running.stderr is not None
+            threading.Thread(target=_pass_on, args=(running.stderr,), daemon=True).start()
+            show(running.stdout)
+        return running.returncode
+
+
+def _pass_on(lines: Iterable[str]) -> None:
+    """Messages and reports, without Spark's chatter."""
+    for line in lines:
+        if not line.startswith(CHATTER):
+            sys.stderr.write(line)
+            sys.stderr.flush()
 
 
 _COMMANDS = {"jar": _jar, "conf": _conf, "sql": _sql, "demo": _demo, "stop": _stop}

@@ -28,6 +28,7 @@ class Progress:
     def __init__(self, conf: WorkerConf, out: TextIO = sys.stderr) -> None:
         self._rendezvous = Rendezvous(worker_folder(conf.dir), worker_key(conf.gpus))
         self._endpoint: Endpoint | None = None
+        self._worker: int | None = None
         self._before: Counters = {}
         self._out = out
         self._terminal = out.isatty()
@@ -51,6 +52,8 @@ class Progress:
             self._endpoint = stats = None
         if not stats:
             return None
+        if stats["pid"] != self._worker:
+            self._worker, self._before = stats["pid"], {}
         counters = sum_clients(stats["clients"])
         return {name: value - self._before.get(name, 0) for name, value in counters.items()}
 
