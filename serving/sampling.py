@@ -28,6 +28,8 @@ class Draw:
 
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
     """One token per row of logits [n, vocab] (float32; tokens that may not be chosen are -inf)."""
+    if not draws:
+        return []
     tokens = logits.argmax(-1)
     random = [i for i, draw in enumerate(draws) if draw.temperature > 0]
     if random:

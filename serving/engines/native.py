@@ -130,7 +130,7 @@ class NativeEngine:
         generation = Generation(call, self._tokenizer, self._grammar(request), self._stop_ids, most, seed)
         sequence = TokenSequence(request.request_id, prompt, most)
         self._active[request.request_id] = sequence, generation
-        self._extend(sequence, generation.begin())
+        sequence.extend(generation.begin())
         if generation.finish_reason is None:
             self._scheduler.add(sequence)
         else:
@@ -153,21 +153,13 @@ class NativeEngine:
         self._totals["steps"] += 1
         chunks, logits = self._runner.run(step)
         due = [self._active[chunk.sequence.request_id] for chunk in chunks]
-        if not due:
-            return
-        masks = {i: generation.mask for i, (_, generation) in enumerate(due) if generation.mask is not None}
-        apply_masks(logits, masks)
-        for (sequence, generation), token in zip(
-            due, sample(logits, [generation.draw for _, generation in due]), strict=True
-        ):
-            self._extend(sequence, generation.extend(token))
+        apply_masks(logits, {i: g.mask for i, (_, g) in enumerate(due) if g.mask is not None})
+        tokens = sample(logits, [generation.draw for _, generation in due])
+        for (sequence, generation), token in zip(due, tokens, strict=True):
+            sequence.extend(generation.extend(token))
             if generation.finish_reason is not None:
                 self._scheduler.finish(sequence)
                 self._report(sequence, generation)
-
-    def _extend(self, sequence: TokenSequence, tokens: Sequence[int]) -> None:
-        for token in tokens:
-            sequence.append(token)
 
     def _report(self, sequence: TokenSequence, generation: Generation) -> None:
         del self._active[sequence.request_id]
@@ -175,14 +167,12 @@ class NativeEngine:
         self._totals["prompt_tokens"] += usage.prompt
         self._totals["cached_tokens"] += usage.cached
         self._totals["output_tokens"] += usage.output
-        reason = generation.finish_reason
-        assert reason is not None, "an answer is reported when it is finished"
-        error = None
+        reason = generation.finish_reason or "error"
         if reason == "error":
-            detail = "the engine could not answer this row: the model left the constraint."
-            error = RowError("LLM_ROW_FAILED", detail)
-        text = None if error else generation.text
-        self._done.append(Finished(sequence.request_id, text, reason, usage, error))
+            error = RowError("LLM_ROW_FAILED", "the engine could not answer this row: the model left the constraint.")
+            self._done.append(Finished(sequence.request_id, None, reason, usage, error))
+        else:
+            self._done.append(Finished(sequence.request_id, generation.text, reason, usage))
 
 
 def _load(directory: Path, settings: NativeSettings) -> tuple[ModelRunner, Capacity]:

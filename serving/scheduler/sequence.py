@@ -56,6 +56,7 @@ class Sequence:
     def owned_pages(self) -> Pages:
         return self.table[self.owned_from :]
 
-    def append(self, token: int) -> None:
-        self._tokens[self._length] = token
-        self._length += 1
+    def extend(self, tokens: list[int]) -> None:
+        """Append answer tokens."""
+        self._tokens[self._length : self._length + len(tokens)] = tokens
+        self._length += len(tokens)

@@ -43,7 +43,7 @@ class Simulation:
                 self.advance(chunk.sequence)
 
     def advance(self, sequence) -> None:
-        sequence.append(self.answer(sequence.tokens))
+        sequence.extend([self.answer(sequence.tokens)])
         if len(sequence.output) == self.limits[sequence.request_id]:
             self.answers[sequence.request_id] = sequence.output.tolist()
             self.order.append(sequence.request_id)
