@@ -103,25 +103,31 @@ def _common(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
 def _trunk(queries: Sequence[Query], start: int, end: int, page_size: int) -> Iterator[Group]:
     """Pages start:end, shared by the queries: full for those behind the run, causal for those that compute it now."""
     first, last = start * page_size, end * page_size
-    behind = [np.arange(q.row + max(last - q.start, 0), q.row + q.end - q.start) for q in queries]
-    rows = np.concatenate(behind)[None]
-    pages = queries[0].table[start:end].astype(np.int64)[None]
-    if rows.size:
-        yield Group(rows, pages, 0, last - first, diagonal=False)
+    rows = np.arange(queries[0].row, queries[-1].row + queries[-1].end - queries[-1].start)
     for q in queries:
         if q.start < last:
-            yield from _own(q, max(q.start, first), last, start, page_size)
+            rows = rows[(rows < q.row) | (rows >= q.row + last - q.start)]
+            yield from _own(q, max(q.start, first), last, first, page_size)
+    if rows.size:
+        yield Group(rows[None], *_span(queries[0], first, last, page_size), diagonal=False)
 
 
-def _own(q: Query, begin: int, end: int, first_page: int, page_size: int) -> Iterator[Group]:
-    """The queries at positions begin:end of one request over its keys first_page * page_size : end."""
-    offset = first_page * page_size
+def _own(q: Query, begin: int, end: int, first: int, page_size: int) -> Iterator[Group]:
+    """The queries at positions begin:end of one request over its keys first:end."""
     rows = np.arange(q.row + begin - q.start, q.row + end - q.start)[None]
-    pages = q.table[first_page : -(-end // page_size)].astype(np.int64)[None]
-    one = end - begin == 1
-    yield Group(rows, pages, 0 if one else begin - offset, end - offset, causal=not one)
-    if begin > offset and not one:
-        yield Group(rows, pages, 0, begin - offset, diagonal=False)
+    if end - begin == 1:
+        yield Group(rows, *_span(q, first, end, page_size))
+        return
+    yield Group(rows, *_span(q, begin, end, page_size), causal=True)
+    if begin > first:
+        yield Group(rows, *_span(q, first, begin, page_size), diagonal=False)
+
+
+def _span(q: Query, first: int, last: int, page_size: int) -> tuple[Int, int, int]:
+    """Positions first:last of a request, as pages [1, n] and the keys first:last of these."""
+    page = first // page_size
+    pages = q.table[page : -(-last // page_size)].astype(np.int64)[None]
+    return pages, first - page * page_size, last - page * page_size
 
 
 def _private(items: list[tuple[Query, int]], page_size: int) -> Iterator[Group]:
@@ -129,8 +135,9 @@ def _private(items: list[tuple[Query, int]], page_size: int) -> Iterator[Group]:
     rests = [_Rest(q, depth, q.end - max(q.start, depth * page_size), q.end - depth * page_size) for q, depth in items]
     for bucket in _buckets(sorted((r for r in rests if r.queries > 0), key=lambda r: (r.queries, r.keys))):
         if len(bucket) == 1:
-            rest = bucket[0]
-            yield from _own(rest.query, rest.query.end - rest.queries, rest.query.end, rest.depth, page_size)
+            (rest,) = bucket
+            q = rest.query
+            yield from _own(q, q.end - rest.queries, q.end, rest.depth * page_size, page_size)
         else:
             yield _padded(bucket, page_size)
 
