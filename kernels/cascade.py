@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,7 @@ MAX_MASK = 1 << 21
 """Elements of one group's mask."""
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """One request of a step: its new tokens are positions start..end, stored at rows row.. of the step."""
 
     row: int
@@ -77,9 +76,18 @@ def table_order(tables: Sequence[NDArray[np.int32]]) -> list[int]:
     return sorted(range(len(keys)), key=keys.__getitem__)
 
 
+def pad_tables(tables: Sequence[NDArray[np.int32]], fill: NDArray[np.int32] | int = 0) -> NDArray[np.int32]:
+    """Page tables as the rows of one matrix; `fill` (per row) stands behind the shorter ones."""
+    lengths = np.array([len(table) for table in tables])
+    padded = np.empty((len(tables), lengths.max()), np.int32)
+    padded.T[:] = fill
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate(tables)
+    return padded
+
+
 def _shared_runs(queries: Sequence[Query], page_size: int) -> Iterator[tuple[int, int, int, int]]:
     """Yield (first request, last request, first page, last page) of each run worth sharing, trunks before branches."""
-    common = [_common(a.table, b.table) for a, b in pairwise(queries)]
+    common = _common_pages(queries)
     stack = [(0, len(queries), 0)]
     while stack:
         first, last, depth = stack.pop()
@@ -93,11 +101,11 @@ def _shared_runs(queries: Sequence[Query], page_size: int) -> Iterator[tuple[int
         stack += [(a, b, depth) for a, b in zip([first, *cuts], [*cuts, last], strict=True)]
 
 
-def _common(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
-    n = min(len(a), len(b))
-    differs = a[:n] != b[:n]
-    at = int(differs.argmax()) if n else 0
-    return at if n and differs[at] else n
+def _common_pages(queries: Sequence[Query]) -> list[int]:
+    """Of each neighbouring pair: how many pages their tables begin with in common."""
+    tables = pad_tables([q.table for q in queries], -1 - np.arange(len(queries), dtype=np.int32))
+    end = np.ones((len(queries) - 1, 1), bool)
+    return np.hstack([tables[1:] != tables[:-1], end]).argmax(axis=1).tolist()
 
 
 def _trunk(queries: Sequence[Query], start: int, end: int, page_size: int) -> Iterator[Group]:
@@ -142,8 +150,7 @@ def _private(items: list[tuple[Query, int]], page_size: int) -> Iterator[Group]:
             yield _padded(bucket, page_size)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rest:
+class _Rest(NamedTuple):
     """The unshared part of a request: its last `queries` positions over its last `keys` keys, from page `depth` on."""
 
     query: Query
@@ -175,9 +182,6 @@ def _padded(bucket: list[_Rest], page_size: int) -> Group:
     starts = np.array([rest.query.start for rest in bucket])[:, None]
     rows = np.array([rest.query.row for rest in bucket])[:, None]
     positions = ends - counts + np.minimum(np.arange(counts.max()), counts - 1)
-    pages = np.zeros((len(bucket), -(-keys // page_size)), np.int64)
-    for i, rest in enumerate(bucket):
-        own = rest.query.table[rest.depth : -(-rest.query.end // page_size)]
-        pages[i, : len(own)] = own
+    pages = pad_tables([r.query.table[r.depth : -(-r.query.end // page_size)] for r in bucket]).astype(np.int64)
     offsets = np.array([rest.depth * page_size for rest in bucket])
     return Group(rows + positions - starts, pages, 0, keys, query_positions=positions, key_offsets=offsets)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from spark_llm.kernels.attention import attend, attend_reference, merge_states
-from spark_llm.kernels.cascade import Group, Int, Query, plan_cascade
+from spark_llm.kernels.cascade import Group, Int, Query, pad_tables, plan_cascade
 from torch import Tensor
 
 Index = slice | Tensor
@@ -33,14 +33,11 @@ class PagedBatch:
 
     @classmethod
     def build(cls, queries: Sequence[Query], page_size: int, *, dtype: torch.dtype, device: torch.device) -> PagedBatch:
-        tables = np.zeros((len(queries), max(len(q.table) for q in queries)), np.int32)
-        for i, q in enumerate(queries):
-            tables[i, : len(q.table)] = q.table
         starts = [*(q.row for q in queries), queries[-1].row + queries[-1].end - queries[-1].start]
         return cls(
             query_starts=torch.tensor(starts, device=device),
             context_lens=torch.tensor([q.end for q in queries], device=device),
-            page_tables=torch.from_numpy(tables).to(device),
+            page_tables=torch.from_numpy(pad_tables([q.table for q in queries])).to(device),
             parts=tuple(Part.of(group, dtype, device) for group in plan_cascade(queries, page_size)),
         )
 
