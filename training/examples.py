@@ -17,7 +17,8 @@ class Example:
     """One question as a user would write it in SQL, and the answer text expected of the model.
 
     `instruction` is '' where the function's default is meant; `labels` belong to `llm_classify`, `returns` (DDL) to
-    `llm_extract`; `fields` are in the order in which the model sees them. `tags` tell phrases of the record.
+    `llm_extract`; `fields` are in the order in which the model sees them. `tags` tell phrases of prompt
+    and record, and `gist` (a tag) what the record says on the matter asked.
     """
 
     task: str
@@ -29,6 +30,7 @@ class Example:
     returns: str = ""
     system: str = ""
     tags: Tags = ()
+    gist: str = ""
 
 
 def shuffled(rng: random.Random, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,3 +71,8 @@ TOPICS: dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]] = {
     "news": (tuple(sorted(topics.NEWS)), "topic", ("headline", "text")),
     "review": (tuple(sorted(words.PRODUCTS)), "category", ("product", "review")),
 }
+
+
+def topic_tag(kind: str, topic: str) -> str:
+    """The tag of a topic of a kind of rows."""
+    return f"{'category' if kind == 'review' else kind}:{topic}"

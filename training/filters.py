@@ -8,13 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from training import phrases, words
-from training.examples import TOPICS, Example, random_row, some_fields
+from training.examples import TOPICS, Example, random_row, some_fields, topic_tag
 from training.grammar import pick
+from training.opinions import KIDS_TAGS
 from training.rows import Row
 
 
-def _filter(task: str, asked: str, fields: Mapping[str, Any], answer: bool, row: Row) -> Example:
-    return Example(f"filter_{task}", "llm_filter", asked, fields, json.dumps(answer), tags=row.tags)
+def _filter(
+    task: str, asked: str, fields: Mapping[str, Any], answer: bool, row: Row, gist: str = "", wanted: str = "+"
+) -> Example:
+    tags = (*row.tags, (asked, f"asks{wanted}"))
+    return Example(f"filter_{task}", "llm_filter", asked, fields, json.dumps(answer), tags=tags, gist=gist)
 
 
 _OPINION_ASKED: dict[str, tuple[str, ...]] = {
@@ -43,7 +47,9 @@ def filter_sentiment(rng: random.Random, held_out: bool) -> Example:
     fields = some_fields(rng, row, ("review",))
     if "{review}" in asked and "review" not in fields:
         asked = asked.replace("{review}", "the text")
-    return _filter("sentiment", asked, fields, row.facts["polarity"] == wanted, row)
+    polarity = row.facts["polarity"]
+    sign = "+" if wanted == "positive" else "-"
+    return _filter("sentiment", asked, fields, polarity == wanted, row, f"polarity:{polarity}", sign)
 
 
 _ASPECT_ASKED: dict[int, tuple[str, ...]] = {
@@ -76,7 +82,9 @@ def filter_aspect(rng: random.Random, held_out: bool) -> Example:
         asked = asked.replace("Is the {a}", "Are the {a}").replace("Was the {a}", "Were the {a}")
     asked = asked.replace("{a}", noun)
     found = signs.get(name, 0)
-    return _filter("aspect", asked, some_fields(rng, row, ("review",)), found == wanted if wanted else found != 0, row)
+    gist = {1: f"{name}+", -1: f"{name}-", 0: "absent"}[found]
+    answer = found == wanted if wanted else found != 0
+    return _filter("aspect", asked, some_fields(rng, row, ("review",)), answer, row, gist, "0+-"[wanted])
 
 
 _KIDS_ASKED: dict[bool, tuple[str, ...]] = {
@@ -100,7 +108,9 @@ def filter_audience(rng: random.Random, held_out: bool) -> Example:
     wanted = rng.random() < 0.7
     asked = pick(rng, _KIDS_ASKED[wanted], held_out)
     told_in = ("review", "movieinfo", "description")
-    return _filter("audience", asked, some_fields(rng, row, told_in), row.facts["kids"] == wanted, row)
+    kids = bool(row.facts["kids"])
+    fields = some_fields(rng, row, told_in)
+    return _filter("audience", asked, fields, kids == wanted, row, KIDS_TAGS[kids], "+" if wanted else "-")
 
 
 _TONE_ASKED = {
@@ -133,9 +143,12 @@ def filter_tone(rng: random.Random, held_out: bool) -> Example:
     row = random_row(rng, held_out, "ticket")
     fields = some_fields(rng, row, ("message",))
     if rng.random() < 0.35:
-        return _filter("tone", pick(rng, _URGENT_ASKED, held_out), fields, row.facts["urgent"] is True, row)
+        urgent = row.facts["urgent"]
+        gist = "absent" if urgent is None else "urgent+" if urgent else "urgent-"
+        return _filter("tone", pick(rng, _URGENT_ASKED, held_out), fields, urgent is True, row, gist)
     wanted = rng.choice(sorted(_TONE_ASKED))
-    return _filter("tone", pick(rng, _TONE_ASKED[wanted], held_out), fields, row.facts["tone"] == wanted, row)
+    tone = row.facts["tone"]
+    return _filter("tone", pick(rng, _TONE_ASKED[wanted], held_out), fields, tone == wanted, row, f"tone:{tone}")
 
 
 _TOPIC_ASKED = (
@@ -152,7 +165,7 @@ def filter_topic(rng: random.Random, held_out: bool) -> Example:
     truth = str(row.facts[fact])
     topic = truth if rng.random() < 0.5 else rng.choice([t for t in topics if t != truth])
     asked = pick(rng, _TOPIC_ASKED, held_out).replace("{t}", topic)
-    return _filter("topic", asked, some_fields(rng, row, needed), topic == truth, row)
+    return _filter("topic", asked, some_fields(rng, row, needed), topic == truth, row, topic_tag(kind, truth))
 
 
 def filter_fact(rng: random.Random, held_out: bool) -> Example:

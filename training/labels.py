@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
-from training.examples import TOPICS, Example, random_row, some_fields
+from training.examples import TOPICS, Example, random_row, some_fields, topic_tag
 from training.grammar import pick
 
 _LABELS: tuple[Mapping[str, str], ...] = tuple(
@@ -49,7 +49,9 @@ def sentiment(rng: random.Random, held_out: bool) -> Example:
     asked = pick(rng, _SENTIMENT_ASKED, held_out)
     answer = names[str(row.facts["polarity"])]
     task, fields = f"sentiment_{min(len(classes), 3)}", some_fields(rng, row, ("review",))
-    return Example(task, "llm_classify", asked, fields, answer, labels, tags=row.tags)
+    return Example(
+        task, "llm_classify", asked, fields, answer, labels, tags=row.tags, gist=f"polarity:{row.facts['polarity']}"
+    )
 
 
 _CLASSIFY_ASKED = (
@@ -64,20 +66,13 @@ def topic(rng: random.Random, held_out: bool) -> Example:
     row = random_row(rng, held_out, kind)
     topics, fact, needed = TOPICS[kind]
     truth = str(row.facts[fact])
-    others = rng.sample([t for t in topics if t != truth], rng.choice((1, 2, 3, 4, 5)))
+    others = rng.sample([t for t in topics if t != truth], rng.choice((1, 2, 3, 4, 5, 6, 7)))
     labels = rng.sample([truth, *others], len(others) + 1)
     style = rng.choice((str, str, str, str.capitalize, str.upper))
     labels = [style(label) for label in labels]
     fields = some_fields(rng, row, needed)
-    return Example(
-        "topic",
-        "llm_classify",
-        pick(rng, _CLASSIFY_ASKED, held_out),
-        fields,
-        style(truth),
-        tuple(labels),
-        tags=row.tags,
-    )
+    asked, gist = pick(rng, _CLASSIFY_ASKED, held_out), topic_tag(kind, truth)
+    return Example("topic", "llm_classify", asked, fields, style(truth), tuple(labels), tags=row.tags, gist=gist)
 
 
 def tone(rng: random.Random, held_out: bool) -> Example:
@@ -85,15 +80,8 @@ def tone(rng: random.Random, held_out: bool) -> Example:
     row = random_row(rng, held_out, "ticket")
     labels = tuple(rng.sample(("angry", "polite", "neutral"), 3))
     asked = pick(rng, ("", "What is the tone?", "How does the customer sound?", "Classify the tone."), held_out)
-    return Example(
-        "tone",
-        "llm_classify",
-        asked,
-        some_fields(rng, row, ("message",)),
-        str(row.facts["tone"]),
-        labels,
-        tags=row.tags,
-    )
+    fields, found = some_fields(rng, row, ("message",)), str(row.facts["tone"])
+    return Example("tone", "llm_classify", asked, fields, found, labels, tags=row.tags, gist=f"tone:{found}")
 
 
 _RATING_ASKED = (

@@ -20,15 +20,20 @@ TAGS = (
     *(f"news:{topic}" for topic in topics.NEWS),
     *(f"category:{category}" for category in words.PRODUCTS),
     *(f"profile:{fact}" for fact in ("founder", "year", "city", "product", "employees", "head")),
+    *(f"polarity:{polarity}" for polarity in ("positive", "negative", "mixed", "neutral")),
+    *("asks+", "asks-", "asks0", "absent"),
 )
 _NUMBERS = {tag: number for number, tag in enumerate(TAGS)}
 
 
-def tag_places(prompt: str, encoded: Encoding, tags: Tags) -> list[tuple[int, int]]:
-    """Token position and tag number for every tagged phrase that the prompt shows as it stands."""
+def tag_places(prompt: str, encoded: Encoding, tags: Tags, gist: str) -> list[tuple[int, int]]:
+    """Token position and tag number for every tagged phrase that the prompt shows as it stands, and for the gist.
+
+    The gist stands at the prompt's last token, which predicts the answer.
+    """
     text = prompt.lower()
     ends = {end: position for position, (_, end) in enumerate(encoded.offsets)}
-    found = []
+    found = [(len(encoded.ids) - 1, _NUMBERS[gist])] if gist else []
     for phrase, tag in tags:
         bare = phrase.lower().rstrip(".!?")
         at = text.rfind(bare)

@@ -113,9 +113,11 @@ def answer(rng: random.Random, held_out: bool) -> Example:
         {"contexts": texts} if len(texts) > 1 or rng.random() < 0.3 else {rng.choice(("context", "text")): texts[0]}
     )
     if rng.random() < 0.3:
-        return Example("answer", "llm", question, fields, reply, tags=row.tags)
+        return Example("answer", "llm", question, fields, reply, tags=row.tags, gist=f"profile:{asked}")
     fields = shuffled(rng, {"question": question, **fields})
-    return Example("answer", "llm", pick(rng, _ANSWER_ASKED, held_out), fields, reply, tags=row.tags)
+    return Example(
+        "answer", "llm", pick(rng, _ANSWER_ASKED, held_out), fields, reply, tags=row.tags, gist=f"profile:{asked}"
+    )
 
 
 def _listed(names: list[str]) -> str:

@@ -147,7 +147,7 @@ def encode(tokenizer: Tokenizer, seed: str, size: int, draws: int) -> list[Encod
     prompts = tokenizer.encode_batch(texts)
     answers = tokenizer.encode_batch_fast([e.answer + END for e in drawn])
     return [
-        Encoded(p.ids, a.ids, tag_places(text, p, e.tags))
+        Encoded(p.ids, a.ids, tag_places(text, p, e.tags, e.gist))
         for text, e, p, a in zip(texts, drawn, prompts, answers, strict=True)
     ]
 
