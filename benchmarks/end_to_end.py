@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from memory import PeakMemory
 from spark_llm.optimizer.core import CallSpec, Field
+from spark_llm.optimizer.plan import plan_call
+from spark_llm.serving.client import connect
+from spark_llm.serving.worker.package import link_package
 from tables import movies
 
 import spark_llm
 from spark_llm.conf import Settings
+from spark_llm.executor.connect import worker_conf
 from spark_llm.executor.runner import CallRunner, Window
 
 HERE = Path(__file__).resolve().parent
@@ -120,6 +124,7 @@ def start(conf: dict[str, str], folder: Path) -> Any:
     builder = SparkSession.builder.master("local[2]").appName("end_to_end")
     quiet = {
         "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "ERROR",
         "spark.sql.shuffle.partitions": "4",
         "spark.driver.memory": "2g",
@@ -132,9 +137,6 @@ def start(conf: dict[str, str], folder: Path) -> Any:
 
 def spark_llm_stats(conf: dict[str, str]) -> dict[str, Any]:
     """The worker's own counters of the run through Spark."""
-    from spark_llm.serving.client import connect
-
-    from spark_llm.executor.connect import worker_conf
 
     clients = connect(worker_conf(Settings(conf))).stats()["clients"]
     largest = max(clients, key=lambda client: client["calls"], default={})
@@ -155,7 +157,10 @@ def run_directly(arguments: argparse.Namespace, conf: dict[str, str], table: pa.
     (folder / "requests.json").write_text(json.dumps(recorded))
     python = model.python or sys.executable
     command = [python, str(HERE / "engine_direct.py"), str(folder / "requests.json")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | engine_environment())
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    if model.python:
+        environment["PYTHONPATH"] = str(link_package(folder / "package"))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         sys.exit(f"the direct run failed:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -163,16 +168,8 @@ def run_directly(arguments: argparse.Namespace, conf: dict[str, str], table: pa.
 
 def with_plan(spec: CallSpec, table: pa.Table) -> CallSpec:
     """The call with the field order that the planner chooses for this table."""
-    from dataclasses import replace
-
-    from spark_llm.optimizer.plan import plan_call
-
     sample = [column.slice(0, 2000).to_pylist() for column in table.columns]
     return replace(spec, plan=plan_call(spec, sample, table.num_rows))
-
-
-def engine_environment() -> dict[str, str]:
-    return {"HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 
 
 if __name__ == "__main__":

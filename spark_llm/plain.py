@@ -80,7 +80,7 @@ def _make_udf(name: str, conf: dict[str, str]) -> Any:
         for values in answer(name, conf, (tuple(map(_from_pandas, batch)) for batch in batches)):
             yield values.to_pandas()
 
-    return sf.pandas_udf(over_pandas, result)
+    return sf.pandas_udf(over_pandas, result)  # type: ignore[attr-defined, unused-ignore]
 
 
 def _from_pandas(column: Any) -> pa.Array:

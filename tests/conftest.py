@@ -57,6 +57,7 @@ def spark_root(tmp_path_factory):
     builder = SparkSession.builder.master("local[2]").appName("tests")
     quiet = {
         "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
         "spark.sql.shuffle.partitions": "4",
         "spark.sql.warehouse.dir": str(warehouse),
         "spark.log.level": "ERROR",

@@ -14,6 +14,7 @@ from spark_llm.serving import client
 from spark_llm.serving.core import Call, Engine, ModelRef
 from spark_llm.serving.engines import create_engine
 from spark_llm.serving.local import LocalExchange
+from spark_llm.serving.worker.rendezvous import WorkerConf
 
 IN_PROCESS_ENGINES = ("stub",)
 _engines: dict[str, Engine] = {}
@@ -69,9 +70,9 @@ def _engine(model: ModelRef) -> Engine:
     return _engines[model.key]
 
 
-def worker_conf(settings: Settings) -> client.WorkerConf:
+def worker_conf(settings: Settings) -> WorkerConf:
     """How to find, start and bound the host's worker."""
-    return client.WorkerConf(
+    return WorkerConf(
         dir=settings.text("worker.dir"),
         idle_seconds=settings.number("worker.idleSeconds"),
         start_seconds=settings.number("worker.startSeconds"),

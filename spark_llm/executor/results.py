@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -59,4 +59,4 @@ def result_array(
 
 
 def _error_row(error: RowError | None) -> dict[str, Any] | None:
-    return error and {"condition": error.condition, "message": error.message, "attempts": error.attempts}
+    return None if error is None else asdict(error)

@@ -7,7 +7,7 @@ the next window is read. So at most two windows are held, whatever the size of t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -173,7 +173,7 @@ class CallRunner:
             raise LlmError("LLM_ERROR_RATE", errors=totals.errors, calls=totals.calls, limit=limit, first=first)
 
 
-def _receiver(window: Window, index: int):  # noqa: ANN202
+def _receiver(window: Window, index: int) -> Callable[[Answer], None]:
     return lambda answer: window.receive(index, answer)
 
 
