@@ -6,7 +6,7 @@ from spark_llm.optimizer.calls import is_deterministic, is_llm_call
 from spark_llm.optimizer.errors import InvalidCall
 from sqlglot import exp
 
-_PLACES = {exp.Join: "JOIN ON", exp.Group: "GROUP BY", exp.Order: "ORDER BY"}
+_PLACES: dict[type, str] = {exp.Join: "JOIN ON", exp.Group: "GROUP BY", exp.Order: "ORDER BY"}
 
 
 def check_places(tree: exp.Expr) -> exp.Expr:
