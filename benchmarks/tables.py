@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 MOVIES = Path(__file__).resolve().parents[2] / "shared" / "data" / "movies_15000x8.parquet"
@@ -38,3 +40,25 @@ def synthetic_movies(rows: int, seed: int = 7) -> pa.Table:
         "productioncompany": [film[2] for film in picked],
     }
     return pa.table(columns)
+
+
+def synthetic_reviews(rows: int, seed: int = 7) -> pa.Table:
+    """Five text columns, 160 characters a row: a review of its own, a product per 50 rows, its brand, rating, day."""
+    rng = np.random.default_rng(seed)
+    words = pa.array(["".join(rng.choice(list("abcdefghijklmnoprstuvwy"), rng.integers(3, 9))) for _ in range(4000)])
+
+    def texts(count: int, length: int) -> pa.Array:
+        drawn = [words.take(pa.array(rng.integers(0, len(words), count))) for _ in range(length)]
+        return pc.binary_join_element_wise(*drawn, " ")
+
+    products = rng.integers(0, max(1, rows // 50), rows)
+    catalogue = {"product": texts(max(1, rows // 50), 10), "brand": texts(max(1, rows // 500), 2)}
+    return pa.table(
+        {
+            "review": texts(rows, 10),
+            "product": catalogue["product"].take(pa.array(products)),
+            "brand": catalogue["brand"].take(pa.array(products % len(catalogue["brand"]))),
+            "rating": pa.array(rng.integers(1, 6, rows)).cast(pa.string()),
+            "day": pa.array(rng.integers(0, 2000, rows)).cast(pa.string()),
+        }
+    )

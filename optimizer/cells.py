@@ -42,7 +42,7 @@ def _objects(
 ) -> list[tuple[str, ...]]:
     if order is None:
         order = np.broadcast_to(np.arange(len(columns)), (len(rows), len(columns)))
-    starts = np.cumsum([0, *(len(column.pieces) for column in columns)])
+    starts = np.cumsum([0, *(len(column.lengths) for column in columns)])
     ids = np.stack([column.codes[rows] + start for column, start in zip(columns, starts, strict=False)], axis=1)
     ids = np.take_along_axis(ids, order, axis=1)
     inner, last = _endings(columns, ",\n"), _endings(columns, "\n}")

@@ -19,6 +19,12 @@ Strings: TypeAlias = pa.Array | pa.ChunkedArray
 PREFIX = 32
 """Beginnings are compared so far."""
 
+_SLICE = 1 << 16
+"""So many values are Python objects at a time."""
+
+_OFFSETS = 2**31 - 1
+"""Bytes that the 32-bit offsets of Arrow's `string` reach."""
+
 _decoder = json.JSONDecoder(strict=False)
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -29,46 +35,70 @@ class Column:
 
     Attributes
     ----------
-    codes : int64 array of shape (n,)
+    codes : int32 array of shape (n,)
         Each row's value. Codes are ranks: sorting by code sorts by value (UTF-8 bytes, NULL last).
-    lengths : float64 array of shape (k,)
-        Characters of each rendered cell.
+    lengths : int32 array of shape (k,)
+        Characters of each rendered cell, with the separator that follows it.
     prefixes : int array of shape (k, p)
         What a cell begins with after its label: bytes, or the elements of an unordered array by number. At most PREFIX
         of them count when two different cells share their beginning.
-    steps : float64 array of shape (k, p)
-        Characters of each of these.
+    reach : int array of shape (k, p + 1)
+        Characters that the first 0, 1, … p of these take.
     label : int
         Characters with which every cell of the column begins.
-    pieces : list of k tuples of str
-        The rendered cell, whole or (an unordered array) by element, without the separator that follows it.
-    canonical : list of k str
-        What identifies the cell: equal for arrays that are equal up to the order of their elements.
+    texts : Arrow strings of length k
+        The rendered cells, without the separator.
+    elements : list of k tuples of str, optional
+        The same by element, of a column of unordered arrays.
+    multisets : list of k str, optional
+        What then identifies a cell: equal for arrays that are equal up to the order of their elements.
     """
 
-    codes: npt.NDArray[np.int64]
-    lengths: npt.NDArray[np.float64]
+    codes: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int32]
     prefixes: npt.NDArray[np.integer]
-    steps: npt.NDArray[np.float64]
+    reach: npt.NDArray[np.integer]
     label: int
-    pieces: list[tuple[str, ...]]
-    canonical: list[str]
+    texts: Strings
+    elements: list[tuple[str, ...]] | None = None
+    multisets: list[str] | None = None
+
+    @property
+    def pieces(self) -> list[tuple[str, ...]]:
+        """The rendered cells, each whole or (an unordered array) by element."""
+        return [(text,) for text in self.texts.to_pylist()] if self.elements is None else self.elements
+
+    @property
+    def canonical(self) -> list[str]:
+        """What identifies each of the k cells."""
+        return self.texts.to_pylist() if self.multisets is None else self.multisets
 
 
 def encode(values: Strings, label: str, render: Callable[[str | None], str]) -> Column:
     """Encode a STRING column; `render` is called once per distinct value, and its text follows the label."""
-    codes, distinct = _ranked(values)
-    texts = [label + render(value) for value in distinct]
-    heads = np.array([text[len(label) : len(label) + PREFIX].encode() for text in texts], dtype=f"S{PREFIX}")
-    prefixes = heads.view(np.uint8).reshape(len(texts), PREFIX)
-    return Column(
-        codes, _lengths(texts), prefixes, np.broadcast_to(1.0, prefixes.shape), len(label), [(t,) for t in texts], texts
-    )
+    column = _encode(values, label, render)
+    pa.default_memory_pool().release_unused()  # of the dictionary, which may be as large as the column
+    return column
+
+
+def _encode(values: Strings, label: str, render: Callable[[str | None], str]) -> Column:
+    codes, dictionary, by_rank = _ranked(values)
+    lengths, heads = np.empty(len(by_rank), np.int32), np.empty(len(by_rank), f"S{PREFIX}")
+    rendered = []
+    for start in range(0, len(by_rank), _SLICE):
+        texts = [label + render(value) for value in dictionary.take(by_rank[start : start + _SLICE]).to_pylist()]
+        lengths[start : start + len(texts)] = _lengths(texts)
+        heads[start : start + len(texts)] = [text[len(label) : len(label) + PREFIX].encode() for text in texts]
+        rendered.append(pa.array(texts, pa.large_string()))
+    prefixes = heads.view(np.uint8).reshape(len(by_rank), PREFIX)
+    reach = np.broadcast_to(np.arange(PREFIX + 1), (len(by_rank), PREFIX + 1))
+    return Column(codes, lengths, prefixes, reach, len(label), pa.chunked_array(rendered, pa.large_string()))
 
 
 def encode_unordered(values: Strings, label: str) -> Column:
     """Encode a column of JSON arrays whose element order is free: chosen so that the arrays share their beginnings."""
-    codes, distinct = _ranked(values)
+    codes, dictionary, by_rank = _ranked(values)
+    distinct = dictionary.take(by_rank).to_pylist()
     multisets = [_elements(value) for value in distinct]
     ordered = iter(order_elements([elements for elements in multisets if elements]))
     cells = [
@@ -79,38 +109,47 @@ def encode_unordered(values: Strings, label: str) -> Column:
     canonical = dict(zip(cells, identical, strict=True))
     pieces = sorted(canonical)
     rank = {cell: i for i, cell in enumerate(pieces)}
-    merged = np.fromiter((rank[cell] for cell in cells), dtype=np.int64, count=len(cells))
-    prefixes, steps = _pieces_by_number(pieces)
+    merged = np.fromiter((rank[cell] for cell in cells), dtype=np.int32, count=len(cells))
+    prefixes, reach = _pieces_by_number(pieces)
     texts = ["".join(cell) for cell in pieces]
     return Column(
-        merged[codes], _lengths(texts), prefixes, steps, len(label), pieces, [canonical[cell] for cell in pieces]
+        merged[codes],
+        _lengths(texts),
+        prefixes,
+        reach,
+        len(label),
+        pa.array(texts, pa.large_string()),
+        pieces,
+        [canonical[cell] for cell in pieces],
     )
 
 
-def _pieces_by_number(pieces: list[tuple[str, ...]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The leading pieces after the label by number, and their lengths; 0 after the end."""
+def _pieces_by_number(pieces: list[tuple[str, ...]]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """The leading pieces after the label by number, 0 after the end, and what the first of them take together."""
     leading = [cell[1 : PREFIX + 1] for cell in pieces]
     number = {piece: i + 1 for i, piece in enumerate({piece for cell in leading for piece in cell})}
-    numbers, steps = np.zeros((len(pieces), PREFIX), np.int64), np.zeros((len(pieces), PREFIX))
+    numbers, steps = np.zeros((len(pieces), PREFIX), np.int32), np.zeros((len(pieces), PREFIX + 1), np.int64)
     for row, cell in enumerate(leading):
         numbers[row, : len(cell)] = [number[piece] for piece in cell]
-        steps[row, : len(cell)] = [len(piece) for piece in cell]
-    return numbers, steps
+        steps[row, 1 : len(cell) + 1] = [len(piece) for piece in cell]
+    return numbers, steps.cumsum(axis=1)
 
 
-def _lengths(texts: list[str]) -> npt.NDArray[np.float64]:
+def _lengths(texts: list[str]) -> npt.NDArray[np.int32]:
     """Characters of the cells with the separator that follows each."""
-    return np.fromiter((len(text) + 2 for text in texts), dtype=np.float64, count=len(texts))
+    return np.fromiter((len(text) + 2 for text in texts), dtype=np.int32, count=len(texts))
 
 
-def _ranked(values: Strings) -> tuple[npt.NDArray[np.int64], list[str | None]]:
-    """Each row's code and the sorted distinct values."""
-    flat = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    encoded = flat.cast(pa.large_string()).dictionary_encode(null_encoding="encode")
+def _ranked(values: Strings) -> tuple[npt.NDArray[np.int32], pa.Array, pa.Array]:
+    """Each row's code, the distinct values, and their indices by code."""
+    wide = values.cast(pa.large_string()) if values.nbytes > _OFFSETS else values
+    encoded = wide.dictionary_encode(null_encoding="encode")
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
     by_rank = pc.array_sort_indices(encoded.dictionary)
-    rank = np.empty(len(by_rank), dtype=np.int64)
-    rank[by_rank.to_numpy()] = np.arange(len(by_rank))
-    return rank[encoded.indices.to_numpy()], encoded.dictionary.take(by_rank).to_pylist()
+    rank = np.empty(len(by_rank), dtype=np.int32)
+    rank[by_rank.to_numpy()] = np.arange(len(by_rank), dtype=np.int32)
+    return rank[encoded.indices.to_numpy()], encoded.dictionary, by_rank
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,22 +6,32 @@ import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.int32]
 
 
-def dense(keys: Ints) -> Ints:
+def dense(keys: npt.NDArray[np.int32]) -> Numbers:
     """Number the distinct rows of a key matrix."""
     group = np.zeros(len(keys), np.int64)
     for column in keys.T:
-        group = np.unique(group * (column.max(initial=0) + 1) + column, return_inverse=True)[1]
-    return group
+        group = np.unique(group * (np.int64(column.max(initial=0)) + 1) + column, return_inverse=True)[1]
+    return group.astype(np.int32)
 
 
-def shared_rows(rows: Ints, keys: Ints) -> tuple[Ints, Ints]:
+def paired(groups: Numbers, codes: Numbers, distinct: int) -> npt.NDArray[np.signedinteger]:
+    """One number per pair of group and code, codes being below `distinct`."""
+    fits = (int(groups.max(initial=0)) + 1) * distinct < 2**31
+    wide: npt.NDArray[np.signedinteger] = groups if fits else groups.astype(np.int64)
+    return wide * distinct + codes
+
+
+def shared_rows(rows: Numbers, keys: npt.NDArray[np.signedinteger]) -> tuple[Numbers, Ints]:
     """The rows whose key occurs more than once, sorted by key, and where each key starts."""
     by_key = np.argsort(keys, kind="stable")
-    differs = np.diff(keys[by_key], prepend=-1, append=-1) != 0
-    members = by_key[~(differs[:-1] & differs[1:])]
-    return rows[members], np.flatnonzero(np.diff(keys[members], prepend=-1))
+    keys = keys[by_key]
+    differs = np.ones(len(keys) + 1, bool)
+    np.not_equal(keys[1:], keys[:-1], out=differs[1:-1])
+    shared = ~(differs[:-1] & differs[1:])
+    return rows[by_key[shared]], np.flatnonzero(differs[:-1][shared])
 
 
 def spread(values: npt.NDArray, starts: Ints, rows: int) -> npt.NDArray:
@@ -29,8 +39,16 @@ def spread(values: npt.NDArray, starts: Ints, rows: int) -> npt.NDArray:
     return np.repeat(values, np.diff(starts, append=rows), axis=0)
 
 
-def constant_columns(cells: Ints, starts: Ints) -> npt.NDArray[np.bool_]:
-    """For rows sorted by group: which columns have one value in a group. Shape (groups, columns)."""
-    changes = np.zeros((len(cells) + 1, cells.shape[1]), np.int32)
-    np.cumsum(cells[1:] != cells[:-1], axis=0, out=changes[1:-1])
-    return changes[np.append(starts[1:], len(cells)) - 1] == changes[starts]
+def constant_columns(cells: Numbers, rows: Numbers, starts: Ints) -> npt.NDArray[np.bool_]:
+    """For rows in order of their group: which columns have one value in a group. Shape (groups, columns).
+
+    Column by column, so that no copy of the matrix is made.
+    """
+    constant = np.empty((len(starts), cells.shape[1]), bool)
+    last = np.append(starts[1:], len(rows)) - 1
+    changes = np.zeros(len(rows) + 1, np.int32)
+    for number, column in enumerate(cells.T):
+        values = column[rows]
+        np.cumsum(values[1:] != values[:-1], dtype=np.int32, out=changes[1:-1])
+        constant[:, number] = changes[last] == changes[starts]
+    return constant

@@ -16,11 +16,16 @@ import numpy.typing as npt
 from spark_llm.optimizer.blocks import choose_blocks
 from spark_llm.optimizer.columns import Column
 from spark_llm.optimizer.field_order import rank_columns
-from spark_llm.optimizer.groups import constant_columns, dense, shared_rows, spread
+from spark_llm.optimizer.groups import constant_columns, dense, paired, shared_rows, spread
 
 Ints = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.int32]
+Orders = npt.NDArray[np.unsignedinteger]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+
+_SLICE = 1 << 14
+"""Rows at a time where each needs a few hundred bytes."""
 
 _EXPONENTS = (2.0, 1.0)
 """Of the length in a block's score: 2 is better on most tables, 1 on some (notes in docs/planner.md)."""
@@ -34,14 +39,14 @@ class Layout:
     ----------
     rows : int array of shape (n,)
         The rows in the order in which they are to be asked.
-    order : int array of shape (n, m)
+    order : unsigned int array of shape (n, m)
         Row i of it: the field order of row `rows[i]`.
     hits : float
         Characters that an unbounded prefix cache serves.
     """
 
     rows: Ints
-    order: Ints
+    order: Orders
     hits: float
 
 
@@ -49,13 +54,16 @@ class Layout:
 class _Table:
     """The window as one matrix of cell numbers: equal numbers are equal cells, across all columns.
 
-    `cells` (n, m); `lengths` (k,) by cell number; the cells of a column are numbered from its `starts` (m,) on.
+    `cells` (n, m), a column contiguous; `lengths` and `repeated` (in more than one row), both (k,), by cell number; the
+    cells of a column are numbered from its `starts` (m,) on. Here and below, whatever has a value per cell is made
+    column by column, or slice by slice: a temporary copy of it all would be the peak of memory.
     """
 
     columns: Sequence[Column]
-    starts: Ints
-    cells: Ints
-    lengths: Floats
+    starts: Numbers
+    cells: Numbers
+    lengths: Numbers
+    repeated: Bools
 
 
 def plan_window(columns: Sequence[Column], order: Sequence[int], pinned: int = 0) -> Layout:
@@ -95,76 +103,98 @@ def plan_window(columns: Sequence[Column], order: Sequence[int], pinned: int = 0
         msg = f"a plan needs at least one column, and each of the {len(columns)} once in its order, got {list(order)}"
         raise ValueError(msg)
     table = _table(columns)
-    return max((_arrange(table, o) for o in _candidates(table, np.array(order), pinned)), key=lambda one: one.hits)
+    hits, rows, orders = _best(table, _candidates(table, np.array(order, np.min_scalar_type(len(order))), pinned))
+    return Layout(rows, orders[rows], hits)
 
 
-def _candidates(table: _Table, given: Ints, pinned: int) -> Iterator[Ints]:
+def _best(table: _Table, candidates: Iterator[Orders]) -> tuple[float, Ints, Orders]:
+    """Hits, sorted rows and orders by row of the best candidate; no more than two are held at a time."""
+    return max(((*_arrange(table, orders), orders) for orders in candidates), key=lambda found: found[0])
+
+
+def _candidates(table: _Table, given: Orders, pinned: int) -> Iterator[Orders]:
     """Field orders by row, shape (n, m): of equal ones the first is taken."""
     n, m = table.cells.shape
-    yield np.tile(given, (n, 1))
+    yield np.broadcast_to(given, (n, m))
     if n < 2 or m < pinned + 2:
         return
     statistics = np.concatenate([given[:pinned], _by_statistics(table, given[pinned:])])
-    yield np.tile(statistics, (n, 1))
+    yield np.broadcast_to(statistics, (n, m))
     for exponent in _EXPONENTS:
         yield _greedy(table, statistics, pinned, exponent)
 
 
 def _table(columns: Sequence[Column]) -> _Table:
-    starts = np.cumsum([0, *(len(column.lengths) for column in columns[:-1])])
-    cells = np.stack([column.codes + start for column, start in zip(columns, starts, strict=True)], axis=1)
-    return _Table(columns, starts, cells, np.concatenate([column.lengths for column in columns]))
+    starts = np.cumsum([0, *(len(column.lengths) for column in columns[:-1])], dtype=np.int32)
+    cells = np.empty((len(columns), len(columns[0].codes)), np.int32)
+    for numbers, column, start in zip(cells, columns, starts, strict=True):
+        np.add(column.codes, start, out=numbers)
+    lengths = np.concatenate([column.lengths for column in columns])
+    repeated = np.concatenate([np.bincount(column.codes, minlength=len(column.lengths)) > 1 for column in columns])
+    return _Table(columns, starts, cells.T, lengths, repeated)
 
 
-def _arrange(table: _Table, order: Ints) -> Layout:
+def _arrange(table: _Table, order: Orders) -> tuple[float, Ints]:
     """Sort the rows by their cells as laid out, and count the characters shared with the row before.
 
     Rows sorted so are neighbours of the row with which they share most, so the count is that of a trie.
     """
-    laid = np.take_along_axis(table.cells, order, axis=1)
-    rows = np.lexsort(laid.T[::-1])
-    laid, order = laid[rows], order[rows]
-    equal = np.logical_and.accumulate(laid[1:] == laid[:-1], axis=1)
-    whole = float((table.lengths[laid[1:]] * equal).sum())
-    return Layout(rows, order, whole + _partial(table, laid, order, equal.sum(axis=1)))
+    every = np.arange(len(order))
+    laid = np.stack([table.cells[every, leading] for leading in order.T])
+    rows = np.lexsort(laid[::-1])
+    equal, depth, hits = np.ones(max(len(rows) - 1, 0), bool), np.zeros(max(len(rows) - 1, 0), order.dtype), 0.0
+    for column in laid:
+        cells = column[rows]
+        equal &= cells[1:] == cells[:-1]
+        hits += float(table.lengths[cells[1:][equal]].sum())
+        depth += equal
+    return hits + _partial(table, rows, order, depth), rows
 
 
-def _partial(table: _Table, laid: Ints, order: Ints, depth: Ints) -> float:
+def _partial(table: _Table, rows: Ints, order: Orders, depth: Orders) -> float:
     """Characters shared by the first cells that differ, as far as their prefixes reach."""
-    above = np.flatnonzero(depth < laid.shape[1])
-    position = depth[above]
-    leading, same = order[above, position], order[above, position] == order[above + 1, position]
-    shared = 0.0
-    for number, (column, start) in enumerate(zip(table.columns, table.starts, strict=True)):
-        here = same & (leading == number)
-        left, right = (laid[above[here] + i, position[here]] - start for i in (0, 1))
-        common = np.logical_and.accumulate(column.prefixes[left] == column.prefixes[right], axis=1)
-        characters = column.label + (column.steps[left] * common).sum(axis=1)
-        shared += float(np.minimum(characters, column.lengths[left]).sum())
+    above, shared = np.flatnonzero(depth < order.shape[1]), 0.0
+    for start in range(0, len(above), _SLICE):
+        upper = above[start : start + _SLICE]
+        first = order[rows[upper], depth[upper]]
+        same = first == order[rows[upper + 1], depth[upper]]
+        for number in range(order.shape[1]):
+            here = upper[same & (first == number)]
+            shared += _shared_beginnings(table.columns[number], rows[here], rows[here + 1])
     return shared
 
 
-def _by_statistics(table: _Table, order: Ints) -> Ints:
+def _shared_beginnings(column: Column, upper: Ints, lower: Ints) -> float:
+    """Characters that the column's cells of some rows share with those of others, which differ from them."""
+    left, right = column.codes[upper], column.codes[lower]
+    differs = column.prefixes[left] != column.prefixes[right]
+    common = np.where(differs.any(axis=1), differs.argmax(axis=1), differs.shape[1])
+    return float(np.minimum(column.label + column.reach[left, common], column.lengths[left]).sum())
+
+
+def _by_statistics(table: _Table, order: Orders) -> Orders:
     """Columns of `order` by the window's own statistics; ties as in `order`."""
-    distinct = np.array([len(np.unique(table.cells[:, column])) for column in order])
-    return order[rank_columns(table.lengths[table.cells].mean(axis=0)[order], len(table.cells) / distinct)]
+    distinct = np.array([len(table.columns[column].lengths) for column in order])
+    mean = np.array([table.lengths[table.cells[:, column]].mean() for column in order])
+    return order[rank_columns(mean, len(table.cells) / distinct)]
 
 
-def _greedy(table: _Table, statistics: Ints, pinned: int, exponent: float) -> Ints:
+def _greedy(table: _Table, statistics: Orders, pinned: int, exponent: float) -> Orders:
     """Every row's field order, depth by depth; groups of rows with equal beginnings are split further."""
     n, m = table.cells.shape
-    order, depth, free = np.empty((n, m), np.int64), np.zeros(n, np.int64), np.ones((n, m), bool)
-    rows = np.arange(n)
+    order, depth = np.empty((n, m), statistics.dtype), np.zeros(n, statistics.dtype)
+    free = np.ones((m, n), bool).T
+    rows = np.arange(n, dtype=np.int32)
     for column in statistics[:pinned]:
         _place(column, rows, order, depth, free)
     parent = dense(table.cells[:, statistics[:pinned]])
     while len(rows):
-        ids, weights = _blocks(table, rows, parent, free, statistics, exponent)
-        rows, parent, group = _sorted_members(rows, parent, choose_blocks(ids, weights))
+        chosen = choose_blocks(*_blocks(table, rows, parent, free, statistics, exponent))
+        rows, parent, group = _sorted_members(rows, parent, chosen)
         if not len(rows):
             break
         starts = np.flatnonzero(np.diff(group, prepend=-1))
-        constant = spread(constant_columns(table.cells[rows], starts), starts, len(rows)) & free[rows]
+        constant = spread(constant_columns(table.cells, rows, starts), starts, len(rows)) & free[rows]
         for column in _shared_first(table, rows, parent, group, constant, statistics):
             _place(column, rows[constant[:, column]], order, depth, free)
         open_rows = (np.bincount(group)[group] > 2) & free[rows].any(axis=1)
@@ -175,8 +205,8 @@ def _greedy(table: _Table, statistics: Ints, pinned: int, exponent: float) -> In
 
 
 def _blocks(
-    table: _Table, rows: Ints, parent: Ints, free: Bools, statistics: Ints, exponent: float
-) -> tuple[Ints, Floats]:
+    table: _Table, rows: Numbers, parent: Numbers, free: Bools, statistics: Orders, exponent: float
+) -> tuple[Numbers, Floats]:
     """Rows of a group that agree in a free column form a block.
 
     Returns
@@ -186,39 +216,45 @@ def _blocks(
     weights : float array of shape (blocks,)
         What one shared row is worth: the length of all free columns that are constant in the block, to the exponent.
     """
-    ids, weights, count = np.zeros((len(rows), len(statistics)), np.int64), [np.zeros(1)], 1
+    ids, weights, count = np.zeros((len(rows), len(statistics)), np.int32), [np.zeros(1)], 1
     for position, column in enumerate(statistics):
-        usable = np.flatnonzero(free[rows, column])
-        members, starts = shared_rows(usable, parent[usable] * len(table.lengths) + table.cells[rows[usable], column])
+        cells = table.cells[rows, column]
+        usable = np.flatnonzero(free[rows, column] & table.repeated[cells]).astype(np.int32)
+        codes = cells[usable] - table.starts[column]
+        members, starts = shared_rows(usable, paired(parent[usable], codes, len(table.columns[column].lengths)))
+        del cells, usable, codes
         if not len(members):
             continue
         first = rows[members[starts]]
-        length = table.lengths[table.cells[first]] * constant_columns(table.cells[rows[members]], starts) * free[first]
+        length = table.lengths[table.cells[first]] * constant_columns(table.cells, rows[members], starts) * free[first]
         weights.append(length.sum(axis=1) ** exponent)
         ids[members, position] = count + spread(np.arange(len(starts)), starts, len(members))
         count += len(starts)
     return ids, np.concatenate(weights)
 
 
-def _sorted_members(rows: Ints, parent: Ints, group: Ints) -> tuple[Ints, Ints, Ints]:
+def _sorted_members(rows: Numbers, parent: Numbers, group: Numbers) -> tuple[Numbers, Numbers, Numbers]:
     """The rows that belong to a group, sorted by it, with their parent group; groups numbered from 0."""
     members = np.argsort(group, kind="stable")[np.count_nonzero(group < 0) :]
-    return rows[members], parent[members], dense(group[members, None])
+    group = group[members]
+    return rows[members], parent[members], np.cumsum(np.diff(group, prepend=group[:1]) != 0, dtype=np.int32)
 
 
-def _shared_first(table: _Table, rows: Ints, parent: Ints, group: Ints, constant: Bools, statistics: Ints) -> list[int]:
+def _shared_first(
+    table: _Table, rows: Numbers, parent: Numbers, group: Numbers, constant: Bools, statistics: Orders
+) -> list[int]:
     """The columns, those that groups of one parent share most first: inside a group any order is as good."""
     first = np.flatnonzero(np.diff(group, prepend=-1))
     scores = []
     for column in statistics:
         having = first[constant[first, column]]
         cells = table.cells[rows[having], column]
-        distinct = len(np.unique(parent[having] * len(table.lengths) + cells))
+        distinct = len(np.unique(paired(parent[having], cells, len(table.lengths))))
         scores.append(table.lengths[cells].mean() ** 2 * (len(having) / distinct - 1) if distinct else 0.0)
     return statistics[np.argsort(-np.array(scores), kind="stable")].tolist()
 
 
-def _place(column: int, rows: Ints, order: Ints, depth: Ints, free: Bools) -> None:
+def _place(column: int, rows: npt.NDArray[np.integer], order: Orders, depth: Orders, free: Bools) -> None:
     order[rows, depth[rows]] = column
     depth[rows] += 1
     free[rows, column] = False
