@@ -17,11 +17,15 @@ object LlmConf {
 
   def optimizes: Boolean = flag("optimize.enabled")
 
-  /** What was set for this session, for the executor; planning-only keys would only make equal calls look different. */
+  /** Keys that only the plan depends on: they would make equal calls look different. */
+  private val PlanningOnly =
+    Seq("planner.", "optimize.share.", "optimize.place.", "optimize.deduplicate.").map(Prefix + _)
+
+  /** What was set for this session, for the executor. */
   def settings: Map[String, String] =
     SQLConf.get.getAllConfs.filter { case (key, _) =>
-      key == "spark.app.id" || key.startsWith(Prefix) && !key.startsWith(Prefix + "optimize.") && !key.startsWith(Prefix + "planner.")
-    }
+      key == "spark.app.id" || key.startsWith(Prefix) && !PlanningOnly.exists(key.startsWith)
+    } + (SQLConf.SESSION_LOCAL_TIMEZONE.key -> SQLConf.get.sessionLocalTimeZone)
 
   private def parse[T](name: String, expected: String)(read: String => Option[T]): T =
     read(text(name)).getOrElse(throw LlmErrors(
