@@ -50,7 +50,8 @@ def test_settings_have_a_default_that_parses_and_a_reader():
         assert settings.text(key.removeprefix("spark.llm.")) == str(row["default"])
         name = key.removeprefix("spark.llm.")
         rewrite = name.removeprefix("optimize.").removesuffix(".enabled")  # LlmConf.optimizes(rewrite)
-        assert any(f'"{name}"' in text or f'optimizes("{rewrite}")' in text for text in sources), f"nothing reads {key}"
+        marks = (f'"{name}"', f'"{key}"', f'optimizes("{rewrite}")')
+        assert any(mark in text for text in sources for mark in marks), f"nothing reads {key}"
 
 
 def test_every_ready_made_configuration_is_known():
