@@ -102,15 +102,15 @@ _KIDS_ASKED: dict[bool, tuple[str, ...]] = {
 
 
 def filter_audience(rng: random.Random, held_out: bool) -> Example:
-    """Yes/no: is it for children, is it for adults only."""
-    while (row := random_row(rng, held_out, "film", "film", "review", "place")).facts["kids"] is None:
-        pass
-    wanted = rng.random() < 0.7
+    """Yes/no: does the record say that it is for children, or that it is for adults only."""
+    row = random_row(rng, held_out, "film", "film", "review", "review", "place")
+    while row.facts["kids"] is None and rng.random() < 0.7:
+        row = random_row(rng, held_out, "film", "film", "review", "review", "place")
+    wanted, kids = rng.random() < 0.7, row.facts["kids"]
     asked = pick(rng, _KIDS_ASKED[wanted], held_out)
-    told_in = ("review", "movieinfo", "description")
-    kids = bool(row.facts["kids"])
-    fields = some_fields(rng, row, told_in)
-    return _filter("audience", asked, fields, kids == wanted, row, KIDS_TAGS[kids], "+" if wanted else "-")
+    fields = some_fields(rng, row, ("review", "movieinfo", "description"))
+    gist = "absent" if kids is None else KIDS_TAGS[bool(kids)]
+    return _filter("audience", asked, fields, kids is wanted, row, gist, "+" if wanted else "-")
 
 
 _TONE_ASKED = {

@@ -10,19 +10,19 @@ from training import filters, labels, texts
 from training.examples import Example
 
 TASKS: dict[Callable[[random.Random, bool], Example], float] = {
-    labels.sentiment: 0.18,
-    filters.filter_sentiment: 0.10,
-    filters.filter_aspect: 0.11,
-    filters.filter_audience: 0.07,
+    labels.sentiment: 0.12,
+    filters.filter_sentiment: 0.07,
+    filters.filter_aspect: 0.12,
+    filters.filter_audience: 0.05,
     filters.filter_tone: 0.04,
-    filters.filter_topic: 0.06,
+    filters.filter_topic: 0.07,
     filters.filter_fact: 0.04,
-    labels.topic: 0.12,
+    labels.topic: 0.15,
     labels.tone: 0.02,
-    texts.extract: 0.12,
+    texts.extract: 0.18,
     labels.rating: 0.03,
-    texts.answer: 0.06,
-    texts.summary: 0.05,
+    texts.answer: 0.09,
+    texts.summary: 0.06,
 }
 """Every task with its share of the training examples."""
 
