@@ -14,10 +14,16 @@ import org.apache.spark.sql.catalyst.plans.logical.{LogicalPlan, UnaryNode}
  */
 case class Ask(answers: Seq[Alias], child: LogicalPlan, rows: Option[Attribute] = None) extends UnaryNode {
   override def output: Seq[Attribute] = child.output ++ answers.map(_.toAttribute)
+  override lazy val distinctKeys: Set[ExpressionSet] = child.distinctKeys
   override def producedAttributes: AttributeSet = AttributeSet(answers.map(_.toAttribute))
   override protected def withNewChildInternal(newChild: LogicalPlan): Ask = copy(child = newChild)
 
   def calls: Seq[LlmCall] = answers.map(Answer.call)
+
+  /** Calls with the same arguments and condition, which are asked from one table of distinct tuples. */
+  def apart: Seq[Ask] = answers.groupBy { answer =>
+    (Answer.call(answer).arguments.map(_.canonicalized).toSet, Answer.needed(answer).map(_.canonicalized))
+  }.values.toSeq.sortBy(_.head.exprId.id).map(same => copy(answers = same))
 
   /** The same answers, with every call replaced by one that asks the same. */
   def mapCalls(replace: LlmCall => LlmCall): Ask = copy(answers = answers.map { answer =>

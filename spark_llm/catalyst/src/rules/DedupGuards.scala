@@ -13,8 +13,11 @@ object DedupGuards {
     if (ask.isStreaming) Some("a stream cannot be read twice")
     else if (ask.answers.exists(!_.deterministic)) Some("the call is not deterministic (temperature > 0 without seed)")
     else if (stopsEarly) Some("a LIMIT above stops early")
-    else unrepeatable(ask.child).orElse(
-      Option.when(ask.child.collect { case inner: Ask => inner }.size >= MaxNestedAsks)("too many calls depend on one another"))
+    else unrepeatable(ask.child).orElse(nested(ask.child.collect { case inner: Ask => inner }))
+
+  private def nested(below: Seq[Ask]): Option[String] =
+    if (below.exists(_.rows.isEmpty)) Some("the input asks the model in place")
+    else Option.when(below.size >= MaxNestedAsks)("too many calls depend on one another")
 
   /** Why two reads of `plan` may give other rows. */
   def unrepeatable(plan: LogicalPlan): Option[String] = plan.collectFirst {

@@ -22,58 +22,64 @@ import org.apache.spark.sql.catalyst.rules.Rule
 case class DeduplicateLlmCalls(session: SparkSession) extends Rule[LogicalPlan] {
 
   override def apply(plan: LogicalPlan): LogicalPlan =
-    if (plan.exists(_.isInstanceOf[Ask])) rewrite(plan, stopsEarly = false) else plan
+    if (plan.exists(_.isInstanceOf[Ask])) rewrite(plan, Place(stopsEarly = false, readTwice = false)) else plan
 
-  /** `stopsEarly`: an operator above may need only the first rows. */
-  private def rewrite(plan: LogicalPlan, stopsEarly: Boolean): LogicalPlan = {
+  /**
+   * @param stopsEarly an operator above may need only the first rows
+   * @param readTwice an `Ask` above will read its input twice
+   */
+  private case class Place(stopsEarly: Boolean, readTwice: Boolean)
+
+  private def rewrite(plan: LogicalPlan, place: Place): LogicalPlan = {
     val early = plan match {
       case _: LocalLimit | _: GlobalLimit | _: Tail => true
-      case _: Project | _: Filter | _: Offset | _: Ask | _: Join | _: Union | _: Generate => stopsEarly
+      case _: Project | _: Filter | _: Offset | _: Ask | _: Join | _: Union | _: Generate => place.stopsEarly
       case _ => false
     }
-    (plan, plan.mapChildren(rewrite(_, early))) match {
-      case (Ask(_, input, _), ask: Ask) => deduplicate(ask, input, stopsEarly)
+    val below = Place(early, place.readTwice || plan.isInstanceOf[Ask])
+    (plan, plan.mapChildren(rewrite(_, below))) match {
+      case (original: Ask, ask: Ask) => deduplicate(original, ask, place)
       case (_, other) => other
     }
   }
 
-  /** `input`: the child of `ask` as it was before calls below were rewritten. */
-  private def deduplicate(ask: Ask, input: LogicalPlan, stopsEarly: Boolean): LogicalPlan = {
-    def planned(calls: Ask, reason: String) = CallPlanner(session)(calls, input, reason)
+  /** `original`: the `Ask` as it was before calls below were rewritten. */
+  private def deduplicate(original: Ask, ask: Ask, place: Place): LogicalPlan = {
+    def planned(calls: Ask, reason: String) = CallPlanner(session)(calls, original.child, reason)
     if (!LlmConf.optimizes("deduplicate")) planned(ask, "not deduplicated: spark.llm.optimize.deduplicate.enabled is false")
-    else DedupGuards.reasonAgainst(ask, stopsEarly) match {
+    else DedupGuards.reasonAgainst(ask, place.stopsEarly) match {
       case Some(reason) => planned(ask, s"not deduplicated: $reason")
-      case None if DedupGuards.alreadyDistinct(ask) => arranged(planned(ask, "not deduplicated: the arguments are distinct"))
-      case None => apart(ask).foldLeft(ask.child)((plan, same) => joinAnswers(plan, planned(same, "deduplicated")))
+      case None if !place.readTwice && DedupGuards.alreadyDistinct(ask) =>
+        arranged(planned(ask, "not deduplicated: the arguments are distinct"))
+      case None => original.apart.foldLeft(ask.child)((plan, same) => joinAnswers(plan, planned(same, "deduplicated")))
     }
   }
 
-  /** Calls with the same arguments and condition are asked from one table of distinct tuples. */
-  private def apart(ask: Ask): Seq[Ask] = ask.answers.groupBy { answer =>
-    (Answer.call(answer).arguments.map(_.canonicalized).toSet, Answer.needed(answer).map(_.canonicalized))
-  }.values.toSeq.sortBy(_.head.exprId.id).map(answers => ask.copy(answers = answers))
-
-  /** `plan` (the child of `ask`, perhaps with more columns) with the answers of `ask`, all over the same arguments. */
+  /** `plan` with the answers of `ask`, whose calls have the same arguments. */
   private def joinAnswers(plan: LogicalPlan, ask: Ask): LogicalPlan = {
     val arguments = ask.calls.head.arguments.distinctBy(_.canonicalized)
     val columns = arguments.map(argument => Alias(argument, "argument")())
     val rows = Alias(Count(Literal(1)).toAggregateExpression(), "rows")()
     val answers = ask.calls.map(call => Alias(overColumns(call, columns), call.prettyName)())
     val asked = arranged(Ask(answers, distinct(ask, columns, rows), Some(rows.toAttribute)))
-    val marker = Alias(Literal.TrueLiteral, "asked")()
-    val right = Project((columns ++ answers).map(_.toAttribute) :+ marker, asked)
+    // One column for all answers: wherever some are needed, the tables of answers stay equal and are computed once.
+    val packed = Alias(CreateNamedStruct(answers.flatMap(a => Seq(Literal(a.name), a.toAttribute))), "answers")()
+    val right = Project(columns.map(_.toAttribute) :+ packed, asked)
     val same = arguments.zip(columns).map { case (argument, column) => EqualNullSafe(argument, column.toAttribute) }
     val hint = JoinHint(None, Option.when(CallPlanner.isSmall(ask))(HintInfo(Some(BROADCAST))))
     val joined = Join(plan, right, LeftOuter, same.reduceOption[Expression](And), hint)
-    Project(plan.output ++ ask.answers.zip(asked.answers).map { case (original, answer) =>
-      val missing = Answer.needed(original).foldLeft[Expression](IsNull(marker.toAttribute))(And(_, _))
-      Alias(If(missing, childChanged(Answer.call(original)), answer.toAttribute), original.name)(exprId = original.exprId)
+    Project(plan.output ++ ask.answers.zipWithIndex.map { case (answer, i) =>
+      val missing = Answer.needed(answer).foldLeft[Expression](IsNull(packed.toAttribute))(And(_, _))
+      val value = If(missing, childChanged(Answer.call(answer)), GetStructField(packed.toAttribute, i))
+      Alias(value, answer.name)(exprId = answer.exprId)
     }, joined)
   }
 
   private def distinct(ask: Ask, columns: Seq[Alias], rows: Alias): LogicalPlan = {
-    val input = Answer.needed(ask.answers.head).fold(ask.child)(Filter(_, ask.child))
-    val tuples = Aggregate(columns.map(_.child), columns :+ rows, input)
+    val needed = Answer.needed(ask.answers.head)
+    val pruned = PruneAsks(ask.child, AttributeSet((columns ++ needed).flatMap(_.references)))
+    val source = rewrite(pruned, Place(stopsEarly = false, readTwice = true))
+    val tuples = Aggregate(columns.map(_.child), columns :+ rows, needed.fold(source)(Filter(_, source)))
     // Without any argument the aggregate has a row even for no input.
     if (columns.isEmpty) Filter(GreaterThan(rows.toAttribute, Literal(0L)), tuples) else tuples
   }

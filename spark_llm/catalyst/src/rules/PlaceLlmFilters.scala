@@ -23,10 +23,31 @@ object PlaceLlmFilters extends Rule[LogicalPlan] with PredicateHelper {
   override def apply(plan: LogicalPlan): LogicalPlan =
     if (!LlmConf.optimizes("place") || !Calls.under(plan)) plan
     else plan.transformUp {
+      case Filter(condition, project @ Project(list, _)) if list.exists(Calls.in) => sink(condition, project)
       case filter: Filter => settle(filter, lift(filter))
       case join: Join => settle(join, lift(join))
+      case aggregate: Aggregate if GroupResults.ask(aggregate) =>
+        val project = GroupResults.split(aggregate)
+        project.mapChildren(groups => settle(groups, liftOverGroups(groups.asInstanceOf[Aggregate])))
       case aggregate: Aggregate => settle(aggregate, liftOverGroups(aggregate))
     }
+
+  /** Predicates on groups go below a projection that asks for them, if they do not need its answers. */
+  private def sink(condition: Expression, project: Project): LogicalPlan = {
+    val columns = AttributeMap(project.projectList.collect { case alias: Alias => alias.toAttribute -> alias.child })
+    def inline(e: Expression) = e.transform { case a: Attribute => columns.getOrElse(a, a) }
+    val (after, before) = splitConjunctivePredicates(condition).partition(predicate =>
+      !predicate.deterministic || predicate.references.exists(a => columns.get(a).exists(Calls.in)))
+    val sunk = before.map(inline).reduceOption(And).fold(project.child) { predicate =>
+      val filter = Filter(predicate, project.child)
+      settle(filter, lift(filter))
+    }
+    val kept = project.copy(child = sunk)
+    after.reduceOption(And).fold[LogicalPlan](kept) { predicate =>
+      val filter = Filter(predicate, kept)
+      settle(filter, lift(filter))
+    }
+  }
 
   private def settle(original: LogicalPlan, lifted: Lifted): LogicalPlan =
     if (lifted.asking.isEmpty) lifted.plan

@@ -4,7 +4,6 @@ import io.sparkllm.catalyst.LlmConf
 import io.sparkllm.catalyst.functions.LlmCall
 
 import org.apache.spark.sql.catalyst.expressions._
-import org.apache.spark.sql.catalyst.expressions.aggregate.AggregateExpression
 import org.apache.spark.sql.catalyst.plans._
 import org.apache.spark.sql.catalyst.plans.logical._
 import org.apache.spark.sql.catalyst.rules.Rule
@@ -40,7 +39,7 @@ private class CallSharing(share: Boolean, guard: Boolean) {
   private def rewrite(plan: LogicalPlan, wanted: Seq[LlmCall]): Answered = plan match {
     case p if !Calls.under(p) => Answered(p, Map.empty)
     case project: Project => rewriteProject(project, wanted)
-    case aggregate: Aggregate if resultCalls(aggregate).nonEmpty => rewrite(splitResults(aggregate), wanted)
+    case aggregate: Aggregate if GroupResults.ask(aggregate) => rewrite(GroupResults.split(aggregate), wanted)
     case join: Join => rewriteJoin(join, wanted)
     case op @ (_: Filter | _: Sort | _: LocalLimit | _: GlobalLimit | _: Offset | _: RepartitionOperation | _: Window) =>
       ask(op, op.children.head, wanted)
@@ -134,37 +133,6 @@ private class CallSharing(share: Boolean, guard: Boolean) {
 
   private def sharable(answers: Map[Key, Attribute]): Map[Key, Attribute] =
     answers.filterNot(_._1.isInstanceOf[Single])
-
-  /** Calls over groups: neither inside an aggregate function nor part of a grouping expression. */
-  private def resultCalls(aggregate: Aggregate): Seq[LlmCall] = {
-    val keys = aggregate.groupingExpressions.map(_.canonicalized).toSet
-    def find(e: Expression): Seq[LlmCall] = e match {
-      case _: AggregateExpression => Nil
-      case key if keys(key.canonicalized) => Nil
-      case call: LlmCall => Seq(call)
-      case other => other.children.flatMap(find)
-    }
-    aggregate.aggregateExpressions.flatMap(find)
-  }
-
-  /** The aggregate computes keys and aggregate functions only; a projection above computes the rest. */
-  private def splitResults(aggregate: Aggregate): Project = {
-    val functions = aggregate.aggregateExpressions.flatMap(_.collect { case f: AggregateExpression => f })
-    val computed = (aggregate.groupingExpressions ++ functions).map {
-      case named: NamedExpression => named.canonicalized -> named
-      case other => other.canonicalized -> Alias(other, other.prettyName)()
-    }.distinctBy(_._1)
-    val columns = computed.toMap
-    val list = aggregate.aggregateExpressions.map(_.transformDown {
-      case e if columns.contains(e.canonicalized) => columns(e.canonicalized).toAttribute
-    })
-    val named = list.zip(aggregate.aggregateExpressions).map {
-      case (alias: Alias, _) => alias
-      case (attribute: Attribute, original) if attribute.exprId == original.exprId => attribute
-      case (other, original) => Alias(other, original.name)(exprId = original.exprId)
-    }
-    Project(named, aggregate.copy(aggregateExpressions = computed.map(_._2)))
-  }
 }
 
 private object CallSharing {
