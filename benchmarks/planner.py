@@ -5,8 +5,9 @@
 
 FILE is Parquet or CSV, or `synthetic:ROWS` for five made-up columns. `hit_rate` is the share of characters, cells
 written as "col: value, ", that an unbounded prefix cache serves, counted on the rows as they are dumped. `plan_cpu_s`
-is encoding and planning, without reading and rendering; `peak_mib` is the table and what planning takes on top. `lru` asks the real prompts of at most 100,000 rows through a cache of 43k tokens in blocks of 16:
-planned, in natural and in shuffled order. Lines are appended to benchmarks/results/planner.jsonl.
+is encoding and planning, without reading and rendering; `peak_mib` is the table and what planning takes on top.
+`lru` asks the real prompts of at most 100,000 rows through a cache of 43k tokens in blocks of 16: planned, in natural
+and in shuffled order. Lines are appended to benchmarks/results/planner.jsonl.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import pyarrow.parquet as pq
 from resident import peak_above, resident_mib
 from spark_llm.optimizer.cache_model import simulate_cache
 from spark_llm.optimizer.cells import cells
-from spark_llm.optimizer.columns import Column, encode, encode_unordered, encode_window
+from spark_llm.optimizer.columns import Column, Strings, encode, encode_unordered, encode_window
 from spark_llm.optimizer.core import CallSpec, Field
 from spark_llm.optimizer.layout import lay_out
 from spark_llm.optimizer.prompts import prepare
@@ -63,10 +64,11 @@ def main() -> None:
 def measure(file: str, arguments: argparse.Namespace) -> dict[str, Any]:
     table = read(file, arguments.drop, arguments.unordered)
     table_mib = table.nbytes / 2**20
+    inputs = {name: as_json(table[name]) if is_list(table, name) else table[name] for name in table.column_names}
     pa.default_memory_pool().release_unused()
     with peak_above(resident_mib()) as memory:
         begin = time.process_time()
-        columns = [encoded(name, table[name]) for name in table.column_names]
+        columns = [encoded(name, values, is_list(table, name)) for name, values in inputs.items()]
         layout = plan_window(columns, range(len(columns)))
         seconds = time.process_time() - begin
     rows = list(planned_rows(table, columns, layout))
@@ -115,10 +117,12 @@ def flat(row: Sequence[Any]) -> list[str]:
     return [str(element) for element in chain.from_iterable(parts) if element is not None]
 
 
-def encoded(name: str, values: pa.ChunkedArray) -> Column:
-    if pa.types.is_list(values.type):
-        return encode_unordered(as_json(values), f"{name}: ")
-    return encode(values, f"{name}: ", lambda text: text or "")
+def is_list(table: pa.Table, name: str) -> bool:
+    return pa.types.is_list(table[name].type)
+
+
+def encoded(name: str, values: Strings, unordered: bool) -> Column:
+    return encode_unordered(values, f"{name}: ") if unordered else encode(values, f"{name}: ", lambda text: text or "")
 
 
 def as_json(lists: pa.ChunkedArray) -> pa.Array:
@@ -127,19 +131,15 @@ def as_json(lists: pa.ChunkedArray) -> pa.Array:
 
 def planned_rows(table: pa.Table, columns: Sequence[Column], layout: Layout) -> Iterator[Row]:
     """The rows as laid out; an array gives one field per element, all of one name."""
-    names, values = table.column_names, [column_values(table[name]) for name in table.column_names]
+    names = table.column_names
     values = [
-        elements(column) if pa.types.is_list(table[name].type) else data
-        for name, column, data in zip(names, columns, values, strict=True)
+        elements(column) if is_list(table, name) else [value or "" for value in table[name].to_pylist()]
+        for name, column in zip(names, columns, strict=True)
     ]
     for row, order in zip(layout.rows.tolist(), layout.order.tolist(), strict=True):
         cells_of_row = [(names[c], values[c][row]) for c in order]
         pairs = [(name, v) for name, value in cells_of_row for v in (value if isinstance(value, list) else [value])]
         yield [name for name, _ in pairs], [value for _, value in pairs]
-
-
-def column_values(column: pa.ChunkedArray) -> list[Any]:
-    return [""] * len(column) if pa.types.is_list(column.type) else [value or "" for value in column.to_pylist()]
 
 
 def elements(column: Column) -> list[list[str]]:
@@ -173,7 +173,7 @@ def shared(left: str, right: str) -> int:
 
 def cache_rates(table: pa.Table) -> dict[str, float]:
     """Hit rates of the real prompts under the bounded cache, by order of asking."""
-    lists = [name for name in table.column_names if pa.types.is_list(table[name].type)]
+    lists = [name for name in table.column_names if is_list(table, name)]
     fields = tuple(Field(name, "json" if name in lists else "text") for name in table.column_names)
     options = {"unordered": lists} if lists else {}
     prompt = prepare(CallSpec("llm", "Answer the question about the record.", fields, options))

@@ -9,19 +9,24 @@ from heapq import nlargest
 import numpy as np
 import numpy.typing as npt
 from spark_llm.optimizer.blocks import choose_blocks
+from spark_llm.optimizer.nesting import nest
 
-Ints = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.integer]
 
 WIDTH = 64
 """So many shared elements of an array are placed, those worth most: a bound on memory for long arrays."""
+
+ARRAYS = 1 << 15
+"""More arrays are not nested: it takes a Python step per array and join."""
 
 
 def order_elements(arrays: Sequence[Sequence[str]]) -> list[list[str]]:
     """Order the elements of each array so that many arrays begin alike.
 
-    Greedy on sets: the element worth most, `length · (arrays that hold it - 1)`, leads in all arrays that hold it; then
-    the same among these without it, and among the others. What is left at the end stands longest first. Equal elements
-    of an array stay together.
+    The better of two: arrays nested by what they share (`nesting.py`, up to ARRAYS of them), and greedy on sets: the
+    element worth most, `length · (arrays that hold it - 1)`, leads in all arrays that hold it; then the same among
+    these without it, and among the others. What is left at the end stands longest first. Equal elements of an array
+    stay together.
 
     Parameters
     ----------
@@ -37,12 +42,10 @@ def order_elements(arrays: Sequence[Sequence[str]]) -> list[list[str]]:
     holders = Counter(element for multiset in multisets for element in multiset)
     names = sorted(element for element, count in holders.items() if count > 1)
     number = {name: i for i, name in enumerate(names)}
-    lengths = np.array([len(name) for name in names], dtype=np.float64)
+    lengths = np.array([len(name) for name in names], dtype=np.int32)
     worth = {name: len(name) * (holders[name] - 1) for name in names}
-    shared = [
-        nlargest(WIDTH, (e for e in multiset if e in worth), key=lambda e: (worth[e], e)) for multiset in multisets
-    ]
-    placed = _place(_padded([sorted(number[element] for element in array) for array in shared]), lengths)
+    shared = [nlargest(WIDTH, multiset.keys() & number.keys(), key=lambda e: (worth[e], e)) for multiset in multisets]
+    placed = _best(_padded([sorted(number[element] for element in array) for array in shared]), lengths)
     return [
         _expand([names[i] for i in row if i >= 0], multiset)
         for row, multiset in zip(placed.tolist(), multisets, strict=True)
@@ -54,13 +57,37 @@ def _expand(leading: list[str], multiset: Counter[str]) -> list[str]:
     return [element for name in (*leading, *rest) for element in [name] * multiset[name]]
 
 
-def _padded(arrays: Sequence[Sequence[int]]) -> Ints:
+def _padded(arrays: Sequence[Sequence[int]]) -> Numbers:
     """One row per array, -1 after its end."""
     width = max(map(len, arrays), default=0)
     return np.array([[*array, *[-1] * (width - len(array))] for array in arrays], np.int64).reshape(len(arrays), width)
 
 
-def _place(left: Ints, lengths: npt.NDArray[np.float64]) -> Ints:
+def _best(items: Numbers, lengths: Numbers) -> Numbers:
+    """The leading elements of each array in their order, -1 from where it shares nothing more."""
+    candidates = [_greedy(items.copy(), lengths)]
+    if len(items) <= ARRAYS:
+        candidates.append(_nested(items, lengths))
+    return max(candidates, key=lambda placed: _shared(placed, lengths))
+
+
+def _shared(placed: Numbers, lengths: Numbers) -> int:
+    """Characters that sorted arrays share with the one before."""
+    rows = placed[np.lexsort(placed.T[::-1])] if placed.size else placed
+    equal = np.logical_and.accumulate((rows[1:] == rows[:-1]) & (rows[1:] >= 0), axis=1)
+    return int(lengths[rows[1:][equal]].sum())
+
+
+def _nested(items: Numbers, lengths: Numbers) -> Numbers:
+    rows = np.lexsort(items.T[::-1]) if items.size else np.arange(len(items))
+    level = np.empty(items.shape, np.int32)
+    level[rows] = nest(items[rows], lengths)
+    order = np.argsort(level, axis=1, kind="stable")
+    unshared = np.take_along_axis(level, order, axis=1) == items.shape[1]
+    return np.where(unshared, -1, np.take_along_axis(items, order, axis=1))
+
+
+def _greedy(left: Numbers, lengths: Numbers) -> Numbers:
     """The leading elements of each array, -1 from where it shares nothing more. Takes what it places out of `left`."""
     placed = np.full(left.shape, -1, np.int64)
     rows, parent = np.arange(len(left)), np.zeros(len(left), np.int64)

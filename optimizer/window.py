@@ -1,34 +1,34 @@
 """The exact plan of a window: each row's own field order, and the order of the rows.
 
 Greedy group recursion (GGR; Liu et al., "Optimizing LLM Queries in Relational Data Analytics Workloads", MLSys 2025,
-algorithm 1) on integer codes, with two differences. A group takes every column that is constant in it, so functional
-dependencies need not be declared, and such columns count in the score. And all groups of one depth are planned at
-once, in vectorized rounds that give exactly the sequential greedy choice.
+algorithm 1) on integer codes, with three differences. A group takes every column that is constant in it, so functional
+dependencies need not be declared, and such columns count in the score. All groups of one depth are planned at once, in
+vectorized rounds that give exactly the sequential greedy choice. And where that leaves much repeated text unshared, as
+in retrieved contexts, rows are nested from the bottom up instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
-import numpy.typing as npt
-from spark_llm.optimizer.blocks import choose_blocks
+from spark_llm.optimizer.arrangement import Ints, Orders, Table, arrange, as_table
 from spark_llm.optimizer.columns import Column
 from spark_llm.optimizer.field_order import rank_columns
-from spark_llm.optimizer.groups import constant_columns, dense, paired, shared_rows, spread
-
-Ints = npt.NDArray[np.int64]
-Numbers = npt.NDArray[np.int32]
-Orders = npt.NDArray[np.unsignedinteger]
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-
-_SLICE = 1 << 14
-"""Rows at a time where each needs a few hundred bytes."""
+from spark_llm.optimizer.greedy import greedy_orders
+from spark_llm.optimizer.groups import dense, paired
+from spark_llm.optimizer.nesting import nest
 
 _EXPONENTS = (2.0, 1.0)
 """Of the length in a block's score: 2 is better on most tables, 1 on some (notes in docs/planner.md)."""
+
+NESTED_ROWS = 1 << 15
+"""Larger windows are not nested: it takes a Python step per row and join."""
+
+_ROOM = 0.9
+"""Of the text that repeats; from there on nesting has not been seen to gain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +48,6 @@ class Layout:
     rows: Ints
     order: Orders
     hits: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """The window as one matrix of cell numbers: equal numbers are equal cells, across all columns.
-
-    `cells` (n, m), a column contiguous; `lengths` and `repeated` (in more than one row), both (k,), by cell number; the
-    cells of a column are numbered from its `starts` (m,) on. Here and below, whatever has a value per cell is made
-    column by column, or slice by slice: a temporary copy of it all would be the peak of memory.
-    """
-
-    columns: Sequence[Column]
-    starts: Numbers
-    cells: Numbers
-    lengths: Numbers
-    repeated: Bools
 
 
 def plan_window(columns: Sequence[Column], order: Sequence[int], pinned: int = 0) -> Layout:
@@ -102,159 +86,54 @@ def plan_window(columns: Sequence[Column], order: Sequence[int], pinned: int = 0
     if not columns or sorted(order) != list(range(len(columns))):
         msg = f"a plan needs at least one column, and each of the {len(columns)} once in its order, got {list(order)}"
         raise ValueError(msg)
-    table = _table(columns)
-    hits, rows, orders = _best(table, _candidates(table, np.array(order, np.min_scalar_type(len(order))), pinned))
+    table, given = as_table(columns), np.array(order, np.min_scalar_type(len(order)))
+    found = max((_arranged(table, orders) for orders in _candidates(table, given, pinned)), key=itemgetter(0))
+    if len(given) > pinned + 1 and _leaves_room(table, found[0]):
+        found = max(found, _arranged(table, _nested(table, given, pinned)), key=itemgetter(0))
+    hits, rows, orders = found
     return Layout(rows, orders[rows], hits)
 
 
-def _best(table: _Table, candidates: Iterator[Orders]) -> tuple[float, Ints, Orders]:
-    """Hits, sorted rows and orders by row of the best candidate; no more than two are held at a time."""
-    return max(((*_arrange(table, orders), orders) for orders in candidates), key=lambda found: found[0])
+def _arranged(table: Table, orders: Orders) -> tuple[float, Ints, Orders]:
+    """A candidate: its hits, its sorted rows, and the field orders by row."""
+    return *arrange(table, orders), orders
 
 
-def _candidates(table: _Table, given: Orders, pinned: int) -> Iterator[Orders]:
+def _candidates(table: Table, given: Orders, pinned: int) -> Iterator[Orders]:
     """Field orders by row, shape (n, m): of equal ones the first is taken."""
     n, m = table.cells.shape
     yield np.broadcast_to(given, (n, m))
     if n < 2 or m < pinned + 2:
         return
-    statistics = np.concatenate([given[:pinned], _by_statistics(table, given[pinned:])])
+    statistics = _by_statistics(table, given, pinned)
     yield np.broadcast_to(statistics, (n, m))
     for exponent in _EXPONENTS:
-        yield _greedy(table, statistics, pinned, exponent)
+        yield greedy_orders(table, statistics, pinned, exponent)
 
 
-def _table(columns: Sequence[Column]) -> _Table:
-    starts = np.cumsum([0, *(len(column.lengths) for column in columns[:-1])], dtype=np.int32)
-    cells = np.empty((len(columns), len(columns[0].codes)), np.int32)
-    for numbers, column, start in zip(cells, columns, starts, strict=True):
-        np.add(column.codes, start, out=numbers)
-    lengths = np.concatenate([column.lengths for column in columns])
-    repeated = np.concatenate([np.bincount(column.codes, minlength=len(column.lengths)) > 1 for column in columns])
-    return _Table(columns, starts, cells.T, lengths, repeated)
+def _leaves_room(table: Table, hits: float) -> bool:
+    """Whether much repeated text is not shared yet, in a table that can be nested in bounded time."""
+    if len(table.cells) > NESTED_ROWS:
+        return False
+    repeated = int(table.lengths[table.cells].sum()) - int(table.lengths.sum())
+    return hits < _ROOM * repeated
 
 
-def _arrange(table: _Table, order: Orders) -> tuple[float, Ints]:
-    """Sort the rows by their cells as laid out, and count the characters shared with the row before.
-
-    Rows sorted so are neighbours of the row with which they share most, so the count is that of a trie.
-    """
-    every = np.arange(len(order))
-    laid = np.stack([table.cells[every, leading] for leading in order.T])
-    rows = np.lexsort(laid[::-1])
-    equal, depth, hits = np.ones(max(len(rows) - 1, 0), bool), np.zeros(max(len(rows) - 1, 0), order.dtype), 0.0
-    for column in laid:
-        cells = column[rows]
-        equal &= cells[1:] == cells[:-1]
-        hits += float(table.lengths[cells[1:][equal]].sum())
-        depth += equal
-    return hits + _partial(table, rows, order, depth), rows
-
-
-def _partial(table: _Table, rows: Ints, order: Orders, depth: Orders) -> float:
-    """Characters shared by the first cells that differ, as far as their prefixes reach."""
-    above, shared = np.flatnonzero(depth < order.shape[1]), 0.0
-    for start in range(0, len(above), _SLICE):
-        upper = above[start : start + _SLICE]
-        first = order[rows[upper], depth[upper]]
-        same = first == order[rows[upper + 1], depth[upper]]
-        for number in range(order.shape[1]):
-            here = upper[same & (first == number)]
-            shared += _shared_beginnings(table.columns[number], rows[here], rows[here + 1])
-    return shared
-
-
-def _shared_beginnings(column: Column, upper: Ints, lower: Ints) -> float:
-    """Characters that the column's cells of some rows share with those of others, which differ from them."""
-    left, right = column.codes[upper], column.codes[lower]
-    differs = column.prefixes[left] != column.prefixes[right]
-    common = np.where(differs.any(axis=1), differs.argmax(axis=1), differs.shape[1])
-    return float(np.minimum(column.label + column.reach[left, common], column.lengths[left]).sum())
-
-
-def _by_statistics(table: _Table, order: Orders) -> Orders:
-    """Columns of `order` by the window's own statistics; ties as in `order`."""
-    distinct = np.array([len(table.columns[column].lengths) for column in order])
-    mean = np.array([table.lengths[table.cells[:, column]].mean() for column in order])
-    return order[rank_columns(mean, len(table.cells) / distinct)]
-
-
-def _greedy(table: _Table, statistics: Orders, pinned: int, exponent: float) -> Orders:
-    """Every row's field order, depth by depth; groups of rows with equal beginnings are split further."""
-    n, m = table.cells.shape
-    order, depth = np.empty((n, m), statistics.dtype), np.zeros(n, statistics.dtype)
-    free = np.ones((m, n), bool).T
-    rows = np.arange(n, dtype=np.int32)
-    for column in statistics[:pinned]:
-        _place(column, rows, order, depth, free)
-    parent = dense(table.cells[:, statistics[:pinned]])
-    while len(rows):
-        chosen = choose_blocks(*_blocks(table, rows, parent, free, statistics, exponent))
-        rows, parent, group = _sorted_members(rows, parent, chosen)
-        if not len(rows):
-            break
-        starts = np.flatnonzero(np.diff(group, prepend=-1))
-        constant = spread(constant_columns(table.cells, rows, starts), starts, len(rows)) & free[rows]
-        for column in _shared_first(table, rows, parent, group, constant, statistics):
-            _place(column, rows[constant[:, column]], order, depth, free)
-        open_rows = (np.bincount(group)[group] > 2) & free[rows].any(axis=1)
-        rows, parent = rows[open_rows], group[open_rows]
-    for column in statistics:
-        _place(column, np.flatnonzero(free[:, column]), order, depth, free)
+def _nested(table: Table, given: Orders, pinned: int) -> Orders:
+    """Every row's field order, from the rows that share most upwards."""
+    statistics = _by_statistics(table, given, pinned)
+    rows = np.lexsort(table.cells[:, statistics].T[::-1])
+    parent, cells = dense(table.cells[:, given[:pinned]])[rows], table.cells[rows][:, statistics[pinned:]]
+    distinct, items = np.unique(paired(parent[:, None], cells, len(table.lengths)), return_inverse=True)
+    level = nest(items.reshape(cells.shape), table.lengths[distinct % len(table.lengths)])
+    order = np.tile(statistics, (len(rows), 1))
+    order[rows, pinned:] = statistics[pinned:][np.argsort(level, axis=1, kind="stable")]
     return order
 
 
-def _blocks(
-    table: _Table, rows: Numbers, parent: Numbers, free: Bools, statistics: Orders, exponent: float
-) -> tuple[Numbers, Floats]:
-    """Rows of a group that agree in a free column form a block.
-
-    Returns
-    -------
-    ids : int array of shape (rows, columns)
-        The block of every cell, columns in the order of `statistics`; block 0 holds the cells that stand alone.
-    weights : float array of shape (blocks,)
-        What one shared row is worth: the length of all free columns that are constant in the block, to the exponent.
-    """
-    ids, weights, count = np.zeros((len(rows), len(statistics)), np.int32), [np.zeros(1)], 1
-    for position, column in enumerate(statistics):
-        cells = table.cells[rows, column]
-        usable = np.flatnonzero(free[rows, column] & table.repeated[cells]).astype(np.int32)
-        codes = cells[usable] - table.starts[column]
-        members, starts = shared_rows(usable, paired(parent[usable], codes, len(table.columns[column].lengths)))
-        del cells, usable, codes
-        if not len(members):
-            continue
-        first = rows[members[starts]]
-        length = table.lengths[table.cells[first]] * constant_columns(table.cells, rows[members], starts) * free[first]
-        weights.append(length.sum(axis=1) ** exponent)
-        ids[members, position] = count + spread(np.arange(len(starts)), starts, len(members))
-        count += len(starts)
-    return ids, np.concatenate(weights)
-
-
-def _sorted_members(rows: Numbers, parent: Numbers, group: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-    """The rows that belong to a group, sorted by it, with their parent group; groups numbered from 0."""
-    members = np.argsort(group, kind="stable")[np.count_nonzero(group < 0) :]
-    group = group[members]
-    return rows[members], parent[members], np.cumsum(np.diff(group, prepend=group[:1]) != 0, dtype=np.int32)
-
-
-def _shared_first(
-    table: _Table, rows: Numbers, parent: Numbers, group: Numbers, constant: Bools, statistics: Orders
-) -> list[int]:
-    """The columns, those that groups of one parent share most first: inside a group any order is as good."""
-    first = np.flatnonzero(np.diff(group, prepend=-1))
-    scores = []
-    for column in statistics:
-        having = first[constant[first, column]]
-        cells = table.cells[rows[having], column]
-        distinct = len(np.unique(paired(parent[having], cells, len(table.lengths))))
-        scores.append(table.lengths[cells].mean() ** 2 * (len(having) / distinct - 1) if distinct else 0.0)
-    return statistics[np.argsort(-np.array(scores), kind="stable")].tolist()
-
-
-def _place(column: int, rows: npt.NDArray[np.integer], order: Orders, depth: Orders, free: Bools) -> None:
-    order[rows, depth[rows]] = column
-    depth[rows] += 1
-    free[rows, column] = False
+def _by_statistics(table: Table, given: Orders, pinned: int) -> Orders:
+    """The columns that are not pinned by the window's own statistics; ties as given."""
+    order = given[pinned:]
+    distinct = np.array([len(table.columns[column].lengths) for column in order])
+    mean = np.array([table.lengths[table.cells[:, column]].mean() for column in order])
+    return np.concatenate([given[:pinned], order[rank_columns(mean, len(table.cells) / distinct)]])

@@ -1,0 +1,86 @@
+"""Nesting of rows from the bottom up."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise, takewhile
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+from spark_llm.optimizer import element_order, window
+from spark_llm.optimizer.columns import encode, encode_unordered
+from spark_llm.optimizer.nesting import nest
+from spark_llm.optimizer.window import plan_window
+
+item_sets = st.lists(st.sets(st.integers(0, 9), min_size=1, max_size=4), min_size=1, max_size=12)
+
+
+def padded(sets) -> np.ndarray:
+    width = max(map(len, sets))
+    return np.array([sorted(items) + [-1] * (width - len(items)) for items in sets])
+
+
+def leading(items, level) -> list[list[int]]:
+    """Each row's shared items in the order of their levels."""
+    pairs = [sorted(zip(ls, row, strict=True)) for ls, row in zip(level.tolist(), items.tolist(), strict=True)]
+    return [[item for depth, item in row if item >= 0 and depth < items.shape[1]] for row in pairs]
+
+
+def saved(rows, lengths) -> int:
+    """What sorted rows share with the one before."""
+    equal = (takewhile(lambda pair: pair[0] == pair[1], zip(*two, strict=False)) for two in pairwise(sorted(rows)))
+    return sum(lengths[item] for pairs in equal for item, _ in pairs)
+
+
+def best_join(sets, lengths) -> int:
+    """What the best single join saves."""
+    shares = [sum(lengths[i] for i in a & b) for n, a in enumerate(sets) for b in sets[:n]]
+    return max(shares, default=0)
+
+
+@given(item_sets, st.lists(st.integers(1, 40), min_size=10, max_size=10))
+def test_rows_begin_with_what_they_share(sets, lengths):
+    items = padded(sets)
+    level = nest(items, np.array(lengths))
+    assert level.shape == items.shape
+    rows = leading(items, level)
+    assert all(set(row) <= own for row, own in zip(rows, sets, strict=True))
+    assert saved(rows, lengths) >= best_join(sets, lengths)
+
+
+def test_two_pairs_and_what_both_have_in_common():
+    """The pairs {0, 1, 2} and {0, 3, 4} are joined first, then both by 0, which so leads everywhere."""
+    items = np.array([[0, 1, 2], [0, 1, 2], [0, 3, 4], [0, 3, 4], [5, 6, 7]])
+    assert nest(items, np.full(8, 10)).tolist() == [[0, 1, 1], [0, 1, 1], [0, 1, 1], [0, 1, 1], [3, 3, 3]]
+
+
+def test_an_item_of_many_rows_comes_along(monkeypatch):
+    monkeypatch.setattr("spark_llm.optimizer.nesting.COMMON", 2)
+    items = np.array([[0, 1], [0, 1], [0, 2], [0, 3]])
+    assert nest(items, np.full(4, 10)).tolist() == [[0, 0], [0, 0], [2, 2], [2, 2]]
+
+
+def retrieved(rows: int, contexts: int) -> list[list[str]]:
+    """Passages as a retriever gives them: the neighbours of a point, nearest first."""
+    random = np.random.default_rng(3)
+    passages = random.random((rows // 5, 2))
+    distance = ((random.random((rows, 1, 2)) - passages) ** 2).sum(axis=2)
+    return [[f"passage {i} " + "text " * 20 for i in row] for row in distance.argsort(axis=1)[:, :contexts].tolist()]
+
+
+def hit_rate(columns) -> float:
+    layout = plan_window(columns, range(len(columns)))
+    return layout.hits / sum(int(column.lengths[column.codes].sum()) for column in columns)
+
+
+def test_nesting_shares_more_of_retrieved_contexts(monkeypatch):
+    rows = retrieved(300, 4)
+    columns = [encode(pa.array(c), f"{i}: ", str) for i, c in enumerate(zip(*rows, strict=True))]
+    arrays = pa.array([json.dumps(row) for row in rows])
+    ordered, unordered = hit_rate(columns), hit_rate([encode_unordered(arrays, "contexts: ")])
+    monkeypatch.setattr(window, "NESTED_ROWS", 0)
+    monkeypatch.setattr(element_order, "ARRAYS", 0)
+    assert ordered > hit_rate(columns)
+    assert unordered > hit_rate([encode_unordered(arrays, "contexts: ")]) + 0.01
