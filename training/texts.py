@@ -120,6 +120,18 @@ def answer(rng: random.Random, held_out: bool) -> Example:
     )
 
 
+_REPEAT_ASKED = ("Repeat the {name}.", "Copy the {name}.", "What is the {name}?", "Give the {name} word for word.")
+
+
+def repeat(rng: random.Random, held_out: bool) -> Example:
+    """A field's text, word for word: the simplest form of an answer copied from the record."""
+    row = random_row(rng, held_out, "review", "film", "place", "ticket", "news", "profile")
+    name = rng.choice([name for name, value in row.fields.items() if isinstance(value, str)])
+    fields = shuffled(rng, {k: v for k, v in row.fields.items() if k == name or rng.random() < 0.3})
+    asked = pick(rng, _REPEAT_ASKED, held_out).replace("{name}", name)
+    return Example("repeat", "llm", asked, fields, str(row.fields[name]), tags=row.tags)
+
+
 def _listed(names: list[str]) -> str:
     *most, last = [f"the {name}" for name in names]
     return f"{', '.join(most)} and {last}" if most else last

@@ -14,6 +14,7 @@ from training.examples import TOPICS, Example
 from training.grammar import expand, pick, sentence
 from training.kinds import KINDS
 from training.render import call_spec, prompt_text
+from training.tagging import TAGS
 from training.tasks import example
 
 
@@ -46,6 +47,8 @@ def test_copied_answers_stand_in_the_record():
     for asked in draw(6, 3000):
         if asked.task == "answer":
             assert asked.answer in json.dumps(asked.fields, ensure_ascii=False)
+        if asked.task == "repeat":
+            assert asked.answer in asked.fields.values()
 
 
 def test_yes_and_no_are_both_common():
@@ -119,3 +122,14 @@ def test_xquad_ships_with_its_notice():
     assert "CC BY-SA 4.0" in (make_tables.DATA / "NOTICE").read_text()
     found = sum(any(row["answer"] in row[f"context{i}"] for i in range(1, 6)) for row in table.to_pylist())
     assert found > 0.8 * table.num_rows
+
+
+def test_gists_are_tags():
+    for asked in draw(11, 1000):
+        assert {asked.gist, *(tag for _, tag in asked.tags)} <= {"", *TAGS}
+
+
+def test_a_beginner_gets_the_shorter_questions():
+    rng = random.Random(12)
+    lengths = [sum(len(prompt_text(example(rng, False, draws))) for _ in range(500)) for draws in (1, 2, 3)]
+    assert lengths == sorted(lengths, reverse=True)
