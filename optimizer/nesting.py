@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -89,28 +88,33 @@ class _Chains:
 
     def _nearest(self, group: int, previous: int) -> int:
         """The group that shares most with this one: `previous` if none shares more, -1 if none shares anything."""
-        shared: defaultdict[int, int] = defaultdict(int)
-        for item in self.groups[group].items & self.holders.keys():
-            length = self.lengths[item]
-            for other in self.holders[item]:
-                shared[other] += length
+        shared: dict[int, int] = {}
+        for item in self.groups[group].items:
+            length, holders = self.lengths[item], self.holders.get(item, ())
+            if not shared:
+                shared = dict.fromkeys(holders, length)
+                continue
+            for other in holders:
+                shared[other] = shared.get(other, 0) + length
         shared.pop(group, None)
         most = max(shared.values(), default=0)
         if most == shared.get(previous):
             return previous
-        return min((other for other, length in shared.items() if length == most), default=-1)
+        return list(shared)[list(shared.values()).index(most)] if most else -1
 
     def _join(self, one: int, other: int) -> None:
         """Join two groups; the first number is free then, the other the joined group's."""
         left, right = self._remove(one), self._remove(other)
         self.groups[other] = joined = Group(left.items & right.items, (left, right))
-        for item in joined.items & self.holders.keys():
-            self.holders[item].add(other)
+        for item in joined.items:
+            if item in self.holders:
+                self.holders[item].add(other)
 
     def _remove(self, group: int) -> Group:
         removed = self.groups.pop(group)
-        for item in removed.items & self.holders.keys():
-            self.holders[item].discard(group)
+        for item in removed.items:
+            if item in self.holders:
+                self.holders[item].discard(group)
         return removed
 
 
