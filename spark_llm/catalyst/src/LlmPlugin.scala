@@ -25,22 +25,21 @@ class WorkerKeeper extends ExecutorPlugin {
     thread.setDaemon(true)
     thread
   }
-  private var lease: Option[Path] = None
+  private var conf = new SparkConf(false)
 
   override def init(context: PluginContext, extraConf: JMap[String, String]): Unit = {
-    val conf = context.conf()
-    lease = Some(WorkerKeeper.lease(conf))
+    conf = context.conf()
     if (setting(conf, "worker.eager").toBoolean) startWorker(context)
     timer.scheduleAtFixedRate(() => renew(), 0, RenewSeconds, TimeUnit.SECONDS)
   }
 
   override def shutdown(): Unit = {
     timer.shutdownNow()
-    lease.foreach(Files.deleteIfExists(_))
+    WorkerKeeper.lease(conf).foreach(Files.deleteIfExists(_))
   }
 
   /** Does nothing while there is no worker: its folder is the worker's to create. */
-  private def renew(): Unit = lease.filter(file => Files.isDirectory(file.getParent.getParent)).foreach { file =>
+  private def renew(): Unit = WorkerKeeper.lease(conf).filter(file => Files.isDirectory(file.getParent.getParent)).foreach { file =>
     try {
       if (!Files.isDirectory(file.getParent)) Files.createDirectory(file.getParent)
       if (!Files.exists(file)) Files.createFile(file)
@@ -49,10 +48,9 @@ class WorkerKeeper extends ExecutorPlugin {
   }
 
   private def startWorker(context: PluginContext): Unit = {
-    val conf = context.conf()
     val python = Seq(setting(conf, "python"), conf.get("spark.pyspark.python", ""), sys.env.getOrElse("PYSPARK_PYTHON", ""))
       .find(_.nonEmpty).getOrElse("python3")
-    val command = Seq(python, "-m", "spark_llm.serving.worker.ensure", "--application", conf.getAppId) ++
+    val command = Seq(python, "-m", "spark_llm.serving.worker.ensure") ++
       Seq("dir" -> "worker.dir", "idle-seconds" -> "worker.idleSeconds", "start-seconds" -> "worker.startSeconds",
         "inflight-bytes" -> "worker.inflightBytes", "memo-bytes" -> "worker.memoBytes")
         .flatMap { case (option, name) => Seq(s"--$option", setting(conf, name)) }
@@ -71,12 +69,12 @@ object WorkerKeeper {
   private def setting(conf: SparkConf, name: String): String =
     conf.get(s"spark.llm.$name", Tables.confDefault(s"spark.llm.$name"))
 
-  /** The file that `serving/worker/leases.py` touches for an application. */
-  def lease(conf: SparkConf): Path = {
+  /** The file that `serving/worker/leases.py` touches for an application; none before a local one has its id. */
+  def lease(conf: SparkConf): Option[Path] = conf.getOption("spark.app.id").map { application =>
     val folder = Some(setting(conf, "worker.dir")).filter(_.nonEmpty).map(Paths.get(_))
       .orElse(sys.env.get("XDG_RUNTIME_DIR").map(Paths.get(_, "spark-llm")))
       .getOrElse(Paths.get(sys.env.getOrElse("TMPDIR", "/tmp"), s"spark-llm-${userId()}"))
-    folder.resolve("leases").resolve(conf.getAppId.replaceAll("[^\\w.-]", "_"))
+    folder.resolve("leases").resolve(application.replaceAll("[^\\w.-]", "_"))
   }
 
   private def userId(): Any = Files.getAttribute(Paths.get("/proc/self"), "unix:uid")

@@ -53,10 +53,12 @@ object NameLlmFields extends Rule[LogicalPlan] {
     case _ => Seq(s"field_$position")
   }
 
-  /** The shortest candidate that no other field has as well; what stays equal is numbered. */
+  /** The shortest name, the qualified one where that tells equal names apart; what stays equal is numbered. */
   private def unique(candidates: Seq[Seq[String]]): Seq[String] = {
-    val shared = candidates.flatMap(_.headOption).groupBy(identity).filter(_._2.size > 1).keySet
-    val chosen = candidates.map(all => if (shared(all.head) && all.size > 1) all(1) else all.head)
+    val qualified = candidates.groupBy(_.head).collect {
+      case (name, same) if same.size > 1 && same.forall(_.size > 1) && same.map(_(1)).distinct.size == same.size => name
+    }.toSet
+    val chosen = candidates.map(all => if (qualified(all.head)) all(1) else all.head)
     chosen.zipWithIndex.map { case (name, i) =>
       val earlier = chosen.take(i).count(_ == name)
       if (earlier == 0) name else s"${name}_${earlier + 1}"

@@ -65,9 +65,15 @@ case class DeduplicateLlmCalls(session: SparkSession) extends Rule[LogicalPlan] 
     // One column for all answers: wherever some are needed, the tables of answers stay equal and are computed once.
     val packed = Alias(CreateNamedStruct(answers.flatMap(a => Seq(Literal(a.name), a.toAttribute))), "answers")()
     val right = Project(columns.map(_.toAttribute) :+ packed, asked)
-    val same = arguments.zip(columns).map { case (argument, column) => EqualNullSafe(argument, column.toAttribute) }
+    // Computed before the join: Spark loses conditions with Python functions that have no argument.
+    val computed = arguments.map {
+      case attribute: Attribute => attribute
+      case other => Alias(other, "argument")()
+    }
+    val left = Project(plan.output ++ computed.collect { case alias: Alias => alias }, plan)
+    val same = computed.zip(columns).map { case (argument, column) => EqualNullSafe(argument.toAttribute, column.toAttribute) }
     val hint = JoinHint(None, Option.when(CallPlanner.isSmall(ask))(HintInfo(Some(BROADCAST))))
-    val joined = Join(plan, right, LeftOuter, same.reduceOption[Expression](And), hint)
+    val joined = Join(left, right, LeftOuter, same.reduceOption[Expression](And), hint)
     Project(plan.output ++ ask.answers.zipWithIndex.map { case (answer, i) =>
       val missing = Answer.needed(answer).foldLeft[Expression](IsNull(packed.toAttribute))(And(_, _))
       val value = If(missing, childChanged(Answer.call(answer)), GetStructField(packed.toAttribute, i))
