@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
-from spark_llm.optimizer.arrangement import Bools, Numbers, Orders, Table
+from spark_llm.optimizer.arrangement import Bools, Numbers, Orders
 from spark_llm.optimizer.blocks import choose_blocks
+from spark_llm.optimizer.columns import Column
 from spark_llm.optimizer.groups import constant_columns, dense, paired, shared_rows, spread
 
 Floats = npt.NDArray[np.float64]
 
 
-def greedy_orders(table: Table, statistics: Orders, pinned: int, exponent: float) -> Orders:
-    """Every row's field order, depth by depth; groups of rows with equal beginnings are split further."""
-    n, m = table.cells.shape
+def greedy_orders(columns: Sequence[Column], statistics: Orders, pinned: int, exponent: float) -> Orders:
+    """Every row's field order, depth by depth; groups of rows with equal beginnings are split further.
+
+    Whatever has a value per cell is made column by column, or slice by slice: a temporary copy of it all would be the
+    peak of memory.
+    """
+    n, m = len(columns[0].codes), len(columns)
     order, depth = np.empty((n, m), statistics.dtype), np.zeros(n, statistics.dtype)
     free = np.ones((m, n), bool).T
     rows = np.arange(n, dtype=np.int32)
     for column in statistics[:pinned]:
         _place(column, rows, order, depth, free)
-    parent = dense(table.cells[:, statistics[:pinned]])
+    parent = group_pinned(columns, statistics[:pinned])
     while len(rows):
-        chosen = choose_blocks(*_blocks(table, rows, parent, free, statistics, exponent))
+        chosen = choose_blocks(*_blocks(columns, rows, parent, free, statistics, exponent))
         rows, parent, group = _sorted_members(rows, parent, chosen)
         if not len(rows):
             break
         starts = np.flatnonzero(np.diff(group, prepend=-1))
-        constant = spread(constant_columns(table.cells, rows, starts), starts, len(rows)) & free[rows]
-        for column in _shared_first(table, rows, parent, group, constant, statistics):
+        constant = spread(constant_columns(columns, rows, starts), starts, len(rows)) & free[rows]
+        for column in _shared_first(columns, rows, parent, group, constant, statistics):
             _place(column, rows[constant[:, column]], order, depth, free)
         open_rows = (np.bincount(group)[group] > 2) & free[rows].any(axis=1)
         rows, parent = rows[open_rows], group[open_rows]
@@ -36,8 +43,14 @@ def greedy_orders(table: Table, statistics: Orders, pinned: int, exponent: float
     return order
 
 
+def group_pinned(columns: Sequence[Column], pinned: Orders) -> Numbers:
+    """Each row's group: rows that agree in the pinned columns."""
+    codes = [columns[column].codes for column in pinned]
+    return dense(np.stack(codes, axis=1)) if codes else np.zeros(len(columns[0].codes), np.int32)
+
+
 def _blocks(
-    table: Table, rows: Numbers, parent: Numbers, free: Bools, statistics: Orders, exponent: float
+    columns: Sequence[Column], rows: Numbers, parent: Numbers, free: Bools, statistics: Orders, exponent: float
 ) -> tuple[Numbers, Floats]:
     """Rows of a group that agree in a free column form a block.
 
@@ -50,19 +63,27 @@ def _blocks(
     """
     ids, weights, count = np.zeros((len(rows), len(statistics)), np.int32), [np.zeros(1)], 1
     for position, column in enumerate(statistics):
-        cells = table.cells[rows, column]
-        usable = np.flatnonzero(free[rows, column] & table.repeated[cells]).astype(np.int32)
-        codes = cells[usable] - table.starts[column]
-        members, starts = shared_rows(usable, paired(parent[usable], codes, len(table.columns[column].lengths)))
-        del cells, usable, codes
+        usable = np.flatnonzero(free[rows, column] & _repeated(columns[column], rows)).astype(np.int32)
+        members, starts = shared_rows(usable, _keys(columns[column], rows[usable], parent[usable]))
+        del usable
         if not len(members):
             continue
         first = rows[members[starts]]
-        length = table.lengths[table.cells[first]] * constant_columns(table.cells, rows[members], starts) * free[first]
+        length = np.stack([c.lengths[c.codes[first]] for c in columns], axis=1) * free[first]
+        length *= constant_columns(columns, rows[members], starts)
         weights.append(length.sum(axis=1) ** exponent)
         ids[members, position] = count + spread(np.arange(len(starts)), starts, len(members))
         count += len(starts)
     return ids, np.concatenate(weights)
+
+
+def _repeated(column: Column, rows: Numbers) -> Bools:
+    """Which of the rows have a value that another row of the window has."""
+    return (np.bincount(column.codes) > 1)[column.codes[rows]]
+
+
+def _keys(column: Column, rows: Numbers, parent: Numbers) -> npt.NDArray[np.signedinteger]:
+    return paired(parent, column.codes[rows], len(column.lengths))
 
 
 def _sorted_members(rows: Numbers, parent: Numbers, group: Numbers) -> tuple[Numbers, Numbers, Numbers]:
@@ -73,16 +94,16 @@ def _sorted_members(rows: Numbers, parent: Numbers, group: Numbers) -> tuple[Num
 
 
 def _shared_first(
-    table: Table, rows: Numbers, parent: Numbers, group: Numbers, constant: Bools, statistics: Orders
+    columns: Sequence[Column], rows: Numbers, parent: Numbers, group: Numbers, constant: Bools, statistics: Orders
 ) -> list[int]:
     """The columns, those that groups of one parent share most first: inside a group any order is as good."""
     first = np.flatnonzero(np.diff(group, prepend=-1))
     scores = []
     for column in statistics:
         having = first[constant[first, column]]
-        cells = table.cells[rows[having], column]
-        distinct = len(np.unique(paired(parent[having], cells, len(table.lengths))))
-        scores.append(table.lengths[cells].mean() ** 2 * (len(having) / distinct - 1) if distinct else 0.0)
+        lengths, codes = columns[column].lengths, columns[column].codes[rows[having]]
+        distinct = len(np.unique(paired(parent[having], codes, len(lengths))))
+        scores.append(lengths[codes].mean() ** 2 * (len(having) / distinct - 1) if distinct else 0.0)
     return statistics[np.argsort(-np.array(scores), kind="stable")].tolist()
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
+from spark_llm.optimizer.columns import Column
 
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int32]
@@ -39,16 +42,13 @@ def spread(values: npt.NDArray, starts: Ints, rows: int) -> npt.NDArray:
     return np.repeat(values, np.diff(starts, append=rows), axis=0)
 
 
-def constant_columns(cells: Numbers, rows: Numbers, starts: Ints) -> npt.NDArray[np.bool_]:
-    """For rows in order of their group: which columns have one value in a group. Shape (groups, columns).
-
-    Column by column, so that no copy of the matrix is made.
-    """
-    constant = np.empty((len(starts), cells.shape[1]), bool)
+def constant_columns(columns: Sequence[Column], rows: Numbers, starts: Ints) -> npt.NDArray[np.bool_]:
+    """For rows in order of their group: which columns have one value in a group. Shape (groups, columns)."""
+    constant = np.empty((len(starts), len(columns)), bool)
     last = np.append(starts[1:], len(rows)) - 1
     changes = np.zeros(len(rows) + 1, np.int32)
-    for number, column in enumerate(cells.T):
-        values = column[rows]
-        np.cumsum(values[1:] != values[:-1], dtype=np.int32, out=changes[1:-1])
+    for number, column in enumerate(columns):
+        codes = column.codes[rows]
+        np.cumsum(codes[1:] != codes[:-1], dtype=np.int32, out=changes[1:-1])
         constant[:, number] = changes[last] == changes[starts]
     return constant

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 import numpy as np
-from spark_llm.optimizer.arrangement import Ints, Orders, Table, arrange, as_table
+from spark_llm.optimizer.arrangement import Numbers, Orders, arrange, number_cells
 from spark_llm.optimizer.columns import Column
 from spark_llm.optimizer.field_order import rank_columns
-from spark_llm.optimizer.greedy import greedy_orders
-from spark_llm.optimizer.groups import dense, paired
+from spark_llm.optimizer.greedy import greedy_orders, group_pinned
+from spark_llm.optimizer.groups import paired
 from spark_llm.optimizer.nesting import nest
 
 _EXPONENTS = (2.0, 1.0)
@@ -37,7 +37,7 @@ class Layout:
 
     Attributes
     ----------
-    rows : int array of shape (n,)
+    rows : int32 array of shape (n,)
         The rows in the order in which they are to be asked.
     order : unsigned int array of shape (n, m)
         Row i of it: the field order of row `rows[i]`.
@@ -45,7 +45,7 @@ class Layout:
         Characters that an unbounded prefix cache serves.
     """
 
-    rows: Ints
+    rows: Numbers
     order: Orders
     hits: float
 
@@ -86,54 +86,57 @@ def plan_window(columns: Sequence[Column], order: Sequence[int], pinned: int = 0
     if not columns or sorted(order) != list(range(len(columns))):
         msg = f"a plan needs at least one column, and each of the {len(columns)} once in its order, got {list(order)}"
         raise ValueError(msg)
-    table, given = as_table(columns), np.array(order, np.min_scalar_type(len(order)))
-    found = max((_arranged(table, orders) for orders in _candidates(table, given, pinned)), key=itemgetter(0))
-    if len(given) > pinned + 1 and _leaves_room(table, found[0]):
-        found = max(found, _arranged(table, _nested(table, given, pinned)), key=itemgetter(0))
+    given = np.array(order, np.min_scalar_type(len(order)))
+    found = max((_arranged(columns, orders) for orders in _candidates(columns, given, pinned)), key=itemgetter(0))
+    if len(given) > pinned + 1 and _leaves_room(columns, found[0]):
+        found = max(found, _arranged(columns, _nested(columns, given, pinned)), key=itemgetter(0))
     hits, rows, orders = found
     return Layout(rows, orders[rows], hits)
 
 
-def _arranged(table: Table, orders: Orders) -> tuple[float, Ints, Orders]:
+def _arranged(columns: Sequence[Column], orders: Orders) -> tuple[float, Numbers, Orders]:
     """A candidate: its hits, its sorted rows, and the field orders by row."""
-    return *arrange(table, orders), orders
+    return *arrange(columns, orders), orders
 
 
-def _candidates(table: Table, given: Orders, pinned: int) -> Iterator[Orders]:
+def _candidates(columns: Sequence[Column], given: Orders, pinned: int) -> Iterator[Orders]:
     """Field orders by row, shape (n, m): of equal ones the first is taken."""
-    n, m = table.cells.shape
+    n, m = len(columns[0].codes), len(columns)
     yield np.broadcast_to(given, (n, m))
     if n < 2 or m < pinned + 2:
         return
-    statistics = _by_statistics(table, given, pinned)
+    statistics = _by_statistics(columns, given, pinned)
     yield np.broadcast_to(statistics, (n, m))
     for exponent in _EXPONENTS:
-        yield greedy_orders(table, statistics, pinned, exponent)
+        yield greedy_orders(columns, statistics, pinned, exponent)
 
 
-def _leaves_room(table: Table, hits: float) -> bool:
+def _leaves_room(columns: Sequence[Column], hits: float) -> bool:
     """Whether much repeated text is not shared yet, in a table that can be nested in bounded time."""
-    if len(table.cells) > NESTED_ROWS:
+    if len(columns[0].codes) > NESTED_ROWS:
         return False
-    repeated = int(table.lengths[table.cells].sum()) - int(table.lengths.sum())
+    repeated = sum(int(column.lengths[column.codes].sum()) - int(column.lengths.sum()) for column in columns)
     return hits < _ROOM * repeated
 
 
-def _nested(table: Table, given: Orders, pinned: int) -> Orders:
+def _nested(columns: Sequence[Column], given: Orders, pinned: int) -> Orders:
     """Every row's field order, from the rows that share most upwards."""
-    statistics = _by_statistics(table, given, pinned)
-    rows = np.lexsort(table.cells[:, statistics].T[::-1])
-    parent, cells = dense(table.cells[:, given[:pinned]])[rows], table.cells[rows][:, statistics[pinned:]]
-    distinct, items = np.unique(paired(parent[:, None], cells, len(table.lengths)), return_inverse=True)
-    level = nest(items.reshape(cells.shape), table.lengths[distinct % len(table.lengths)])
+    statistics = _by_statistics(columns, given, pinned)
+    rows = np.lexsort([columns[column].codes for column in reversed(statistics)])
+    numbers, lengths = number_cells(columns)
+    cells = numbers[statistics[pinned:]].T[rows]
+    groups = group_pinned(columns, given[:pinned])[rows]
+    distinct, items = np.unique(paired(groups[:, None], cells, len(lengths)), return_inverse=True)
+    level = nest(items.reshape(cells.shape), lengths[distinct % len(lengths)])
     order = np.tile(statistics, (len(rows), 1))
     order[rows, pinned:] = statistics[pinned:][np.argsort(level, axis=1, kind="stable")]
     return order
 
 
-def _by_statistics(table: Table, given: Orders, pinned: int) -> Orders:
+def _by_statistics(columns: Sequence[Column], given: Orders, pinned: int) -> Orders:
     """The columns that are not pinned by the window's own statistics; ties as given."""
     order = given[pinned:]
-    distinct = np.array([len(table.columns[column].lengths) for column in order])
-    mean = np.array([table.lengths[table.cells[:, column]].mean() for column in order])
-    return np.concatenate([given[:pinned], order[rank_columns(mean, len(table.cells) / distinct)]])
+    chosen = [columns[column] for column in order]
+    mean = np.array([column.lengths[column.codes].mean() for column in chosen])
+    copies = np.array([len(column.codes) / len(column.lengths) for column in chosen])
+    return np.concatenate([given[:pinned], order[rank_columns(mean, copies)]])
