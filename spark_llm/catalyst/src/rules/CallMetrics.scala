@@ -1,7 +1,7 @@
 package io.sparkllm.catalyst.rules
 
 import org.apache.spark.sql.catalyst.expressions._
-import org.apache.spark.sql.catalyst.expressions.aggregate.{Count, Sum}
+import org.apache.spark.sql.catalyst.expressions.aggregate.Sum
 import org.apache.spark.sql.catalyst.plans.logical.{CollectMetrics, LogicalPlan}
 
 /** Counts rows and what calls cost while they pass; the query report reads the nodes by their names. */
@@ -16,7 +16,7 @@ object CallMetrics {
     }
     val errors = sum("errors", answers.map(answer =>
       If(IsNull(GetStructField(answer, 1, Some("error"))), Literal(0L), Literal(1L))))
-    val tuples = Alias(Count(Literal(1)).toAggregateExpression(), "tuples")()
+    val tuples = sum("tuples", answers.map(_ => Literal(1L)))
     val rows = sum("rows", Seq(ask.rows.getOrElse(Literal(1L))))
     // Named by what is counted, so that equal subplans stay equal and their exchanges are reused.
     CollectMetrics(s"$Prefix${Integer.toHexString(child.semanticHash())}", Seq(rows, tuples, errors) ++ usage, child, 0L)

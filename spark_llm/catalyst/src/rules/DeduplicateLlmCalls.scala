@@ -108,7 +108,7 @@ case class DeduplicateLlmCalls(session: SparkSession) extends Rule[LogicalPlan] 
   }
 
   private def tasks: Int = LlmConf.integer("partitions") match {
-    case 0 => 2 * session.sparkContext.defaultParallelism
+    case 0 => session.sparkContext.defaultParallelism // one wave: no task ends while the engine could use its rows
     case n => n
   }
 
