@@ -17,7 +17,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 JAR = HERE.parent / "jars" / "spark-llm.jar"
-SHARED_TABLES = [ROOT / "optimizer" / "functions.json", HERE.parent / "conf.json", HERE.parent / "error-conditions.json"]
+SHARED_TABLES = [
+    ROOT / "optimizer" / "functions.json",
+    HERE.parent / "conf.json",
+    HERE.parent / "error-conditions.json",
+]
 
 
 def inputs() -> list[Path]:
@@ -36,7 +40,9 @@ def java_command() -> str:
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
     if not java or not Path(java).exists():
-        sys.exit("spark-llm: no Java found; install a JDK 17 or 21 (e.g. apt install openjdk-17-jdk-headless) or set JAVA_HOME")
+        sys.exit(
+            "spark-llm: no Java found; install a JDK 17 or 21 (e.g. apt install openjdk-17-jdk-headless) or set JAVA_HOME"
+        )
     return java
 
 
@@ -44,7 +50,9 @@ def spark_jars() -> Path:
     """The folder of JARs inside the installed pyspark."""
     spec = importlib.util.find_spec("pyspark")
     if spec is None or spec.origin is None:
-        sys.exit("spark-llm: the build needs pyspark 4.0 to 4.3 for its Scala compiler; pip install 'pyspark>=4.0,<4.4'")
+        sys.exit(
+            "spark-llm: the build needs pyspark 4.0 to 4.3 for its Scala compiler; pip install 'pyspark>=4.0,<4.4'"
+        )
     return Path(spec.origin).parent / "jars"
 
 

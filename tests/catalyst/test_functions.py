@@ -148,6 +148,7 @@ def test_sampling_with_a_seed_is_deterministic_and_without_asks_every_row(asking
             "LLM_NONDETERMINISTIC_HERE",
             "JOIN ON",
         ),
+        ("SELECT transform(array(1), i -> llm('p', i)) FROM v", "LLM_UNSUPPORTED_PLACE", "a lambda function"),
         (
             "SELECT 1 FROM v a FULL JOIN v b ON a.id = b.id AND llm_filter('p', a.t, b.t)",
             "LLM_UNSUPPORTED_PLACE",

@@ -56,7 +56,8 @@ def query(rng: random.Random) -> str:
             f"SELECT {one}, count(*), max({other}) FROM t GROUP BY {one}",
             f"SELECT k FROM t ORDER BY {one}, k",
             f"SELECT a.k FROM t a JOIN t b ON a.k = b.k WHERE {joined} AND b.n > 0",
-            "SELECT a.k, llm('pair', a.s, b.n, field_order => 'fixed') FROM t a LEFT JOIN t b ON a.k = b.k AND llm_filter('j', b.n)",
+            "SELECT a.k, llm('pair', a.s, b.n, field_order => 'fixed') "
+            "FROM t a LEFT JOIN t b ON a.k = b.k AND llm_filter('j', b.n)",
             "SELECT a.k FROM t a JOIN t b ON a.k = b.k AND llm_filter('same', a.s, b.s, field_order => 'fixed')",
             f"SELECT DISTINCT {one} FROM t UNION ALL SELECT {one} FROM t",
             f"SELECT k, row_number() OVER (PARTITION BY {keep} ORDER BY k, s, n, d, st, arr) FROM t",

@@ -44,7 +44,9 @@ class WorkerKeeper extends ExecutorPlugin {
       if (!Files.isDirectory(file.getParent)) Files.createDirectory(file.getParent)
       if (!Files.exists(file)) Files.createFile(file)
       Files.setLastModifiedTime(file, FileTime.fromMillis(System.currentTimeMillis()))
-    } catch { case problem: IOException => System.err.println(s"spark-llm: the worker's lease was not renewed: $problem") }
+    } catch {
+      case problem: IOException => System.err.println(s"spark-llm: the worker's lease was not renewed: $problem")
+    }
   }
 
   private def startWorker(context: PluginContext): Unit = {

@@ -3,7 +3,7 @@ package io.sparkllm.catalyst.analysis
 import io.sparkllm.catalyst.LlmErrors
 import io.sparkllm.catalyst.functions.LlmCall
 
-import org.apache.spark.sql.catalyst.expressions.Expression
+import org.apache.spark.sql.catalyst.expressions.{Expression, LambdaFunction}
 import org.apache.spark.sql.catalyst.plans.logical._
 import org.apache.spark.sql.catalyst.rules.Rule
 
@@ -11,6 +11,12 @@ import org.apache.spark.sql.catalyst.rules.Rule
 object CheckLlmPlaces extends Rule[LogicalPlan] {
 
   override def apply(plan: LogicalPlan): LogicalPlan = {
+    plan.foreach { node =>
+      node.expressions.foreach(_.foreach {
+        case lambda: LambdaFunction => refuseIn(lambda)
+        case _ =>
+      })
+    }
     plan.foreach {
       case Join(_, _, _, condition, _) => refuse(condition.toSeq, "JOIN ON")
       case Aggregate(grouping, _, _, _) => refuse(grouping, "GROUP BY")
@@ -19,6 +25,12 @@ object CheckLlmPlaces extends Rule[LogicalPlan] {
     }
     plan
   }
+
+  private def refuseIn(lambda: LambdaFunction): Unit =
+    lambda.collectFirst { case call: LlmCall => call }.foreach { call =>
+      throw LlmErrors("LLM_UNSUPPORTED_PLACE", "function" -> call.params.function, "place" -> "a lambda function",
+        "detail" -> "Spark runs Python functions on rows, not on elements")
+    }
 
   private def refuse(expressions: Seq[Expression], place: String): Unit =
     expressions.flatMap(_.collect { case call: LlmCall if !call.params.deterministic => call }).headOption.foreach {

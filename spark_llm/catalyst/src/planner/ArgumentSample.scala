@@ -99,7 +99,8 @@ object ArgumentSampler {
     plan.transformUp {
       case ask: Ask =>
         unknown ++= AttributeSet(ask.answers.map(_.toAttribute))
-        Project(ask.child.output ++ ask.answers.map(a => Alias(Literal(null, a.dataType), a.name)(exprId = a.exprId)), ask.child)
+        val nulls = ask.answers.map(a => Alias(Literal(null, a.dataType), a.name)(exprId = a.exprId))
+        Project(ask.child.output ++ nulls, ask.child)
       case project: Project =>
         unknown ++= AttributeSet(project.projectList.filterNot(known).map(_.toAttribute))
         project

@@ -55,8 +55,11 @@ final case class CallPlanner(session: SparkSession) {
       "rows_estimate" -> sample.rows,
       "default_parallelism" -> session.sparkContext.defaultParallelism,
       "sql" -> None)
-    process(session).request("plan", params, LlmConf.integer("planner.timeoutSeconds")).left.map("the planner failed: " + _)
-      .flatMap(answer => Option(answer.get("error")).fold[Either[String, Seq[CallPlan]]](Right(read(answer, sample)))(refused))
+    process(session).request("plan", params, LlmConf.integer("planner.timeoutSeconds")) match {
+      case Left(why) => Left(s"the planner failed: $why")
+      case Right(answer) if answer.has("error") => refused(answer.get("error"))
+      case Right(answer) => Right(read(answer, sample))
+    }
   }
 
   private def read(answer: JsonNode, sample: ArgumentSample): Seq[CallPlan] =
@@ -85,7 +88,8 @@ object CallPlanner {
   def isSmall(ask: Ask): Boolean = {
     val estimate = ask.calls.head.params.plan.map(_.estimate).getOrElse(Map.empty)
     estimate.get("distinct").exists { distinct =>
-      distinct <= LlmConf.integer("broadcastRows") && distinct * estimate.getOrElse("argument_bytes", 0.0) <= MaxBroadcastBytes
+      val bytes = distinct * estimate.getOrElse("argument_bytes", 0.0)
+      distinct <= LlmConf.integer("broadcastRows") && bytes <= MaxBroadcastBytes
     }
   }
 

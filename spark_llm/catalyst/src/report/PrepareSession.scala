@@ -14,7 +14,8 @@ case class PrepareSession(session: SparkSession) extends Rule[LogicalPlan] {
   private val done = new AtomicBoolean(false)
 
   override def apply(plan: LogicalPlan): LogicalPlan = {
-    if (!done.get && plan.exists(_.expressions.exists(_.exists(_.isInstanceOf[LlmCall]))) && done.compareAndSet(false, true)) {
+    def asks = plan.exists(_.expressions.exists(_.exists(_.isInstanceOf[LlmCall])))
+    if (!done.get && asks && done.compareAndSet(false, true)) {
       val providers = "spark.sql.extendedExplainProviders"
       if (SQLConf.get.getConfString(providers, "").isEmpty) {
         session.conf.set(providers, classOf[LlmExplain].getName)

@@ -21,9 +21,11 @@ object DedupGuards {
 
   /** Why two reads of `plan` may give other rows. */
   def unrepeatable(plan: LogicalPlan): Option[String] = plan.collectFirst {
-    case _: GlobalLimit | _: LocalLimit | _: Offset | _: Tail => "the input has a LIMIT, which may pick other rows when read again"
+    case _: GlobalLimit | _: LocalLimit | _: Offset | _: Tail =>
+      "the input has a LIMIT, which may pick other rows when read again"
     case _: Sample => "the input is a sample, which may differ when read again"
-    case _: MapInPandas | _: MapInArrow | _: MapPartitions | _: MapElements => "the input runs code that may differ when run again"
+    case _: MapInPandas | _: MapInArrow | _: MapPartitions | _: MapElements =>
+      "the input runs code that may differ when run again"
     case op if op.expressions.exists(!_.deterministic) => "the input is not deterministic"
   }
 

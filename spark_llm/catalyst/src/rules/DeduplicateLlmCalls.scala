@@ -46,8 +46,9 @@ case class DeduplicateLlmCalls(session: SparkSession) extends Rule[LogicalPlan] 
   /** `original`: the `Ask` as it was before calls below were rewritten. */
   private def deduplicate(original: Ask, ask: Ask, place: Place): LogicalPlan = {
     def planned(calls: Ask, reason: String) = CallPlanner(session)(calls, original.child, reason)
-    if (!LlmConf.optimizes("deduplicate")) planned(ask, "not deduplicated: spark.llm.optimize.deduplicate.enabled is false")
-    else DedupGuards.reasonAgainst(ask, place.stopsEarly) match {
+    if (!LlmConf.optimizes("deduplicate")) {
+      planned(ask, "not deduplicated: spark.llm.optimize.deduplicate.enabled is false")
+    } else DedupGuards.reasonAgainst(ask, place.stopsEarly) match {
       case Some(reason) => planned(ask, s"not deduplicated: $reason")
       case None if !place.readTwice && DedupGuards.alreadyDistinct(ask) =>
         arranged(planned(ask, "not deduplicated: the arguments are distinct"))
@@ -71,7 +72,7 @@ case class DeduplicateLlmCalls(session: SparkSession) extends Rule[LogicalPlan] 
       case other => Alias(other, "argument")()
     }
     val left = Project(plan.output ++ computed.collect { case alias: Alias => alias }, plan)
-    val same = computed.zip(columns).map { case (argument, column) => EqualNullSafe(argument.toAttribute, column.toAttribute) }
+    val same = computed.zip(columns).map { case (a, column) => EqualNullSafe(a.toAttribute, column.toAttribute) }
     val hint = JoinHint(None, Option.when(CallPlanner.isSmall(ask))(HintInfo(Some(BROADCAST))))
     val joined = Join(left, right, LeftOuter, same.reduceOption[Expression](And), hint)
     Project(plan.output ++ ask.answers.zipWithIndex.map { case (answer, i) =>

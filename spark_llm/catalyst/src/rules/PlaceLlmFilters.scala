@@ -74,7 +74,9 @@ object PlaceLlmFilters extends Rule[LogicalPlan] with PredicateHelper {
     val below = lift(child)
     val computed = list.collect { case alias: Alias => alias.child.canonicalized -> alias.toAttribute }.toMap
     // Spark replaced the column by its expression when it pushed the predicate below; the column is what can be lifted.
-    val asking = below.asking.map(_.transformDown { case e if computed.contains(e.canonicalized) => computed(e.canonicalized) })
+    val asking = below.asking.map(_.transformDown {
+      case e if computed.contains(e.canonicalized) => computed(e.canonicalized)
+    })
     if (asking.isEmpty) Lifted(Project(list, child), Nil)
     else Lifted(Project(list ++ missing(asking, list.map(_.toAttribute)), below.plan), asking)
   }
@@ -84,7 +86,8 @@ object PlaceLlmFilters extends Rule[LogicalPlan] with PredicateHelper {
 
   private def liftJoin(join: Join): Lifted = join match {
     case Join(left, right, _: InnerLike, condition, hint) =>
-      val (asking, cheap) = condition.toSeq.flatMap(splitConjunctivePredicates).partition(e => Calls.in(e) && e.deterministic)
+      val (asking, cheap) = condition.toSeq.flatMap(splitConjunctivePredicates)
+        .partition(predicate => Calls.in(predicate) && predicate.deterministic)
       val reduces = cheap.exists(isKey(_, left, right))
       val (fromLeft, fromRight) = if (reduces) (liftDeterministic(left), liftDeterministic(right))
         else (Lifted(left, Nil), Lifted(right, Nil))
@@ -117,16 +120,16 @@ object PlaceLlmFilters extends Rule[LogicalPlan] with PredicateHelper {
   private def dropCopies(side: LogicalPlan, known: Seq[Expression], condition: Seq[Expression]): LogicalPlan = {
     val lifted = lift(side)
     val kept = withoutCopies(known, known ++ lifted.asking, condition).drop(known.size)
-    if (kept.size == lifted.asking.size) side else settle(side, lifted.copy(asking = kept)) match {
-      case plan => keepOutput(plan, side.output)
-    }
+    if (kept.size == lifted.asking.size) side else keepOutput(settle(side, lifted.copy(asking = kept)), side.output)
   }
 
   /** `predicates` (beginning with `known`) without those that equal an earlier one when equal keys are one column. */
-  private def withoutCopies(known: Seq[Expression], predicates: Seq[Expression], condition: Seq[Expression]): Seq[Expression] = {
+  private def withoutCopies(
+      known: Seq[Expression], predicates: Seq[Expression], condition: Seq[Expression]): Seq[Expression] = {
     val same = condition.collect { case EqualTo(a: Attribute, b: Attribute) => Seq(a, b).sortBy(_.exprId.id) }
     def representative(attribute: Attribute): Attribute =
-      same.collectFirst { case Seq(first, second) if second.semanticEquals(attribute) => representative(first) }.getOrElse(attribute)
+      same.collectFirst { case Seq(first, second) if second.semanticEquals(attribute) => representative(first) }
+        .getOrElse(attribute)
     def identity(predicate: Expression) = predicate.transform { case a: Attribute => representative(a) }.canonicalized
     predicates.zipWithIndex.collect {
       case (predicate, i) if i < known.size || !predicates.take(i).exists(identity(_) == identity(predicate)) => predicate

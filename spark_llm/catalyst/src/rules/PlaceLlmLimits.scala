@@ -16,13 +16,13 @@ object PlaceLlmLimits extends Rule[LogicalPlan] {
     if (!LlmConf.optimizes("place") || !Calls.under(plan)) plan
     else plan.transformUp {
       case limit @ (_: LocalLimit | _: GlobalLimit | _: Offset | _: Tail) =>
-        pull(limit.children.head).fold(limit) { case Project(list, child) => Project(list, limit.withNewChildren(Seq(child))) }
+        pull(limit.children.head).fold(limit)(top => top.copy(child = limit.withNewChildren(Seq(top.child))))
     }
 
   /** `plan` with an asking projection at its top, lifted over projections and over a sort that needs no answer. */
   private def pull(plan: LogicalPlan): Option[Project] = plan match {
     case project @ Project(list, _) if list.exists(Calls.in) => Some(project)
-    case Project(list, child) => pull(child).map(below => Project(list.map(column => inlineColumn(column, below)), below.child))
+    case Project(list, child) => pull(child).map(below => Project(list.map(inlineColumn(_, below)), below.child))
     case sort @ Sort(order, true, child, _) => pull(child).flatMap { below =>
       val keys = order.map(inline(_, below).asInstanceOf[SortOrder])
       Option.unless(keys.exists(key => Calls.in(key) || !key.deterministic))(

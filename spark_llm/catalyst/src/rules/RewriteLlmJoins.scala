@@ -56,7 +56,8 @@ object RewriteLlmJoins extends Rule[LogicalPlan] with PredicateHelper {
     refuse(join, columns)
     val values = columns.map(column => Alias(column, column.name)())
     val pairs = Join(join.left, join.right, Inner, cheap.reduceOption(And), JoinHint.NONE)
-    val approved = Aggregate(columns, values, asks.foldLeft[LogicalPlan](pairs)((plan, predicate) => Filter(predicate, plan)))
+    val passing = asks.foldLeft[LogicalPlan](pairs)((plan, predicate) => Filter(predicate, plan))
+    val approved = Aggregate(columns, values, passing)
     val (ofSide, ofOther) = columns.zip(values).partition { case (column, _) => side.outputSet.contains(column) }
     def same(keys: Seq[(Attribute, Alias)]) = keys.map { case (column, value) => EqualNullSafe(column, value.toAttribute) }
     (Join(side, approved, Inner, same(ofSide).reduceOption[Expression](And), JoinHint.NONE),
