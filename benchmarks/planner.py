@@ -51,12 +51,13 @@ def main() -> None:
     parser.add_argument("--unordered", metavar="PREFIX", help="columns whose names begin so are one unordered array")
     parser.add_argument("--drop", action="append", default=[], metavar="COLUMN", help="leave this column out")
     parser.add_argument("--dump", type=Path, help="write the planned rows of the (last) file")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the lines are appended")
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     arguments = parser.parse_args()
     for file in arguments.files:
         line = measure(file, arguments)
-        RESULTS.parent.mkdir(exist_ok=True)
-        with RESULTS.open("a") as out:
+        arguments.results.parent.mkdir(exist_ok=True)
+        with arguments.results.open("a") as out:
             out.write(json.dumps(line) + "\n")
         print(json.dumps(line) if arguments.json else "\n".join(f"{k:>12}  {v}" for k, v in line.items()), flush=True)
 

@@ -142,8 +142,11 @@ def _lengths(texts: list[str]) -> npt.NDArray[np.int32]:
 
 def _ranked(values: Strings) -> tuple[npt.NDArray[np.int32], pa.Array, pa.Array]:
     """Each row's code, the distinct values, and their indices by code."""
-    wide = values.cast(pa.large_string()) if values.nbytes > _OFFSETS else values
-    encoded = wide.dictionary_encode(null_encoding="encode")
+    if not pa.types.is_string(values.type) or values.nbytes > _OFFSETS:
+        values = values.cast(pa.large_string())
+    if isinstance(values, pa.ChunkedArray) and values.num_chunks == 0:
+        values = values.combine_chunks()  # without a chunk there is no dictionary
+    encoded = values.dictionary_encode(null_encoding="encode")
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
     by_rank = pc.array_sort_indices(encoded.dictionary)

@@ -138,6 +138,15 @@ def test_degenerate_windows(rows):
         assert layout.hits == trie_hits(texts_of(columns, layout))
 
 
+@pytest.mark.parametrize(
+    "values", [pa.nulls(3), pa.chunked_array([], pa.string()), pa.chunked_array([["b"], ["a", None]])]
+)
+def test_columns_of_nulls_and_of_chunks(values):
+    column = encode(values, "c: ", lambda text: text or "null")
+    assert [column.pieces[code] for code in column.codes] == [(f"c: {v or 'null'}",) for v in values.to_pylist()]
+    assert plan([column, column]).order.shape == (len(values), 2)
+
+
 def test_order_must_name_every_column():
     with pytest.raises(ValueError, match="each of the 2 once"):
         plan_window(encoded([["a"], ["b"]]), [0, 0])
