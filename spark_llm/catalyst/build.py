@@ -41,7 +41,8 @@ def java_command() -> str:
     java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
     if not java or not Path(java).exists():
         sys.exit(
-            "spark-llm: no Java found; install a JDK 17 or 21 (e.g. apt install openjdk-17-jdk-headless) or set JAVA_HOME"
+            "spark-llm: no Java found; install a JDK 17 or 21 "
+            "(e.g. apt install openjdk-17-jdk-headless) or set JAVA_HOME"
         )
     return java
 
