@@ -3,22 +3,20 @@
 -- EXPLAIN asks the model nothing. It shows which conditions act first, how many distinct rows each call will ask, and
 -- for every rewrite that does not apply the reason. A row that fails one question is not asked the other.
 
-CREATE OR REPLACE TEMPORARY VIEW reviews
-USING parquet OPTIONS (path 'sql_examples/data/reviews.parquet');
+CREATE OR REPLACE TEMPORARY VIEW tickets
+USING parquet OPTIONS (path 'sql_examples/data/tickets.parquet');
 
 EXPLAIN
-SELECT review_id, review
-FROM reviews
-WHERE review_id <= 150
-  AND category <> 'books'
-  AND llm_filter('Is the review negative?', review)
-  AND llm_filter('Does the review complain about the price?', review);
+SELECT ticket_id, message
+FROM tickets
+WHERE ticket_id <= 200
+  AND llm_filter('Is the customer angry?', message)
+  AND llm_filter('Is it about shipping?', message);
 
-SELECT review_id, review
-FROM reviews
-WHERE review_id <= 150
-  AND category <> 'books'
-  AND llm_filter('Is the review negative?', review)
-  AND llm_filter('Does the review complain about the price?', review)
-ORDER BY review_id
+SELECT ticket_id, message
+FROM tickets
+WHERE ticket_id <= 200
+  AND llm_filter('Is the customer angry?', message)
+  AND llm_filter('Is it about shipping?', message)
+ORDER BY ticket_id
 LIMIT 10;

@@ -74,7 +74,7 @@ def filter_aspect(rng: random.Random, held_out: bool) -> Example:
     """Yes/no: is an aspect praised, criticized or mentioned."""
     row = random_row(rng, held_out, "review", "review", "film", "place")
     signs, aspects = row.facts["aspects"], phrases.ASPECTS[row.facts["domain"]]
-    name = rng.choice(sorted(signs)) if signs and rng.random() < 0.75 else rng.choice(sorted(aspects))
+    name = rng.choice(sorted(signs)) if signs and rng.random() < 0.5 else rng.choice(sorted(aspects))
     wanted = rng.choice((1, 1, -1, -1, 0))
     asked = pick(rng, _ASPECT_ASKED[wanted], held_out)
     noun = rng.choice((name, rng.choice(aspects[name].nouns)))

@@ -29,9 +29,9 @@ def expand(rng: random.Random, template: str, slots: Mapping[str, str | Sequence
 def pick(rng: random.Random, templates: Sequence[str], held_out: bool) -> str:
     """Choose a template of the training part or of the held-out part (about one in seven, by its checksum).
 
-    A list whose parts would be empty serves both.
+    A part that would be empty is the whole list. '' (a function's default wording) is in both parts.
     """
-    part = [t for t in templates if (zlib.crc32(t.encode()) % 7 == 0) == held_out]
+    part = [t for t in templates if not t or (zlib.crc32(t.encode()) % 7 == 0) == held_out]
     return rng.choice(part or templates)
 
 
