@@ -19,3 +19,7 @@ SELECT count(x), count(DISTINCT x) FROM (SELECT llm('p', t) AS x FROM (SELECT * 
 
 -- calls: 20
 SELECT count(x) FROM (SELECT upper(x) AS x FROM (SELECT llm('p', t) AS x, id FROM big) ORDER BY id LIMIT 20);
+
+-- calls: 3
+-- a call that is not deterministic, used twice: asked once for each row
+SELECT count(x), count_if(x = y) FROM (SELECT x, x AS y FROM (SELECT llm('p', t, temperature => 1) AS x, id FROM v) ORDER BY id LIMIT 3);

@@ -17,12 +17,20 @@ import org.apache.spark.sql.execution.SQLExecution
  *
  * @param columns one per argument, NULL as null
  * @param rows estimate for the whole input
+ * @param exact whether `rows` is known; else it comes from sizes of files, which may be compressed
  */
-final case class ArgumentSample(columns: Seq[Seq[String]], rows: Double) {
-  def bytesPerRow: Double = {
-    val size = columns.headOption.fold(0)(_.size)
-    if (size == 0) 0 else columns.flatten.filter(_ != null).map(_.length.toDouble).sum / size
-  }
+final case class ArgumentSample(columns: Seq[Seq[String]], rows: Double, exact: Boolean) {
+  private val size = columns.headOption.fold(0)(_.size)
+
+  def bytesPerRow: Double = if (size == 0) 0 else columns.flatten.filter(_ != null).map(_.length.toDouble).sum / size
+
+  /** What the number of distinct tuples will hardly exceed, where `distinct` is the estimate. */
+  def distinctBound(distinct: Double): Double =
+    if (2 * distinct <= size) 2 * distinct else if (exact) rows else ArgumentSample.Compression * rows
+}
+
+object ArgumentSample {
+  private val Compression = 8.0
 }
 
 /** Takes samples, one bounded Spark job for each input, and keeps them for the session. */
@@ -54,19 +62,21 @@ final class ArgumentSampler(session: SparkSession) {
     val execution = session.sessionState.executePlan(limited)
     val rows = bounded(SQLExecution.withNewExecutionId(execution, None)(execution.executedPlan.executeTake(limit)))
     val columns = plan.output.indices.map(i => rows.map(row => if (row.isNullAt(i)) null else row.getUTF8String(i).toString))
-    val sample = ArgumentSample(columns, rows.size.toDouble)
-    if (rows.size < limit) sample else sample.copy(rows = estimateRows(plan, sample))
+    val sample = ArgumentSample(columns, rows.size.toDouble, exact = rows.size < limit)
+    if (sample.exact) sample else estimateRows(plan, sample)
   }
 
-  private def estimateRows(plan: LogicalPlan, sample: ArgumentSample): Double = {
-    val stats = plan.stats
-    val guessed = stats.rowCount.fold(size(plan) / (sample.bytesPerRow + 8 * plan.output.size))(_.toDouble)
-    math.max(plan.maxRows.fold(guessed)(most => math.min(guessed, most.toDouble)), sample.rows)
+  private def estimateRows(plan: LogicalPlan, sample: ArgumentSample): ArgumentSample = {
+    val known = plan.stats.rowCount.map(_.toDouble)
+    val guessed = known.getOrElse(size(plan) / (sample.bytesPerRow + BytesPerValue * plan.output.size))
+    val rows = plan.maxRows.fold(guessed)(most => math.min(guessed, most.toDouble))
+    sample.copy(rows = math.max(rows, sample.rows), exact = known.isDefined)
   }
 }
 
 object ArgumentSampler {
   private val Kept = 64
+  private val BytesPerValue = 8
   private val MaxSampleBytes = 32L << 20
   private val MaxComputedBytes = 256L << 20
 

@@ -68,7 +68,8 @@ final case class CallPlanner(session: SparkSession) {
       CallPlan(
         plan.get("order").elements.asScala.map(_.asInt).toSeq,
         plan.get("reasons").elements.asScala.map(_.asText).toSeq,
-        estimate + ("argument_bytes" -> sample.bytesPerRow))
+        estimate ++ estimate.get("distinct").map("distinct_bound" -> sample.distinctBound(_)) +
+          ("argument_bytes" -> sample.bytesPerRow))
     }.toSeq
 
   /** A call that the planner finds unusable is the user's error; anything else only costs the plan. */
@@ -87,7 +88,7 @@ object CallPlanner {
   /** Whether the answers to all distinct tuples are few enough to be broadcast. */
   def isSmall(ask: Ask): Boolean = {
     val estimate = ask.calls.head.params.plan.map(_.estimate).getOrElse(Map.empty)
-    estimate.get("distinct").exists { distinct =>
+    estimate.get("distinct_bound").exists { distinct =>
       val bytes = distinct * estimate.getOrElse("argument_bytes", 0.0)
       distinct <= LlmConf.integer("broadcastRows") && bytes <= MaxBroadcastBytes
     }

@@ -22,7 +22,7 @@ class LlmExplain extends ExtendedExplainGenerator {
   override def generateExtendedInfo(plan: SparkPlan): String = {
     val specs = nodes(plan).flatMap(_.expressions).flatMap(_.collect { case udf: PythonUDF => udf })
       .flatMap(udf => PythonPickle.spec(SparkPython.command(udf)))
-    specs.distinct.map(spec => describe(Json.parse(spec))).mkString("\n")
+    if (specs.isEmpty) "no LLM call" else specs.distinct.map(spec => describe(Json.parse(spec))).mkString("\n")
   }
 
   private def nodes(plan: SparkPlan): Seq[SparkPlan] = plan match {

@@ -37,7 +37,7 @@ object PlaceLlmFilters extends Rule[LogicalPlan] with PredicateHelper {
     val columns = AttributeMap(project.projectList.collect { case alias: Alias => alias.toAttribute -> alias.child })
     def inline(e: Expression) = e.transform { case a: Attribute => columns.getOrElse(a, a) }
     val (after, before) = splitConjunctivePredicates(condition).partition(predicate =>
-      !predicate.deterministic || predicate.references.exists(a => columns.get(a).exists(Calls.in)))
+      !predicate.deterministic || predicate.references.exists(a => columns.get(a).exists(e => Calls.in(e) || !e.deterministic)))
     val sunk = before.map(inline).reduceOption(And).fold(project.child) { predicate =>
       val filter = Filter(predicate, project.child)
       settle(filter, lift(filter))

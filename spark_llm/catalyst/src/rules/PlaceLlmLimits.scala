@@ -16,28 +16,28 @@ object PlaceLlmLimits extends Rule[LogicalPlan] {
     if (!LlmConf.optimizes("place") || !Calls.under(plan)) plan
     else plan.transformUp {
       case limit @ (_: LocalLimit | _: GlobalLimit | _: Offset | _: Tail) =>
-        pull(limit.children.head).fold(limit)(top => top.copy(child = limit.withNewChildren(Seq(top.child))))
+        pull(limit.children.head).fold(limit) { top =>
+          top.lists.foldRight(limit.withNewChildren(Seq(top.base)))(Project(_, _))
+        }
     }
 
-  /** `plan` with an asking projection at its top, lifted over projections and over a sort that needs no answer. */
-  private def pull(plan: LogicalPlan): Option[Project] = plan match {
-    case project @ Project(list, _) if list.exists(Calls.in) => Some(project)
-    case Project(list, child) => pull(child).map(below => Project(list.map(inlineColumn(_, below)), below.child))
-    case sort @ Sort(order, true, child, _) => pull(child).flatMap { below =>
-      val keys = order.map(inline(_, below).asInstanceOf[SortOrder])
+  /** Projections at the top of a plan, outermost first, of which the innermost asks; and what they stand on. */
+  private case class Top(lists: List[Seq[NamedExpression]], base: LogicalPlan)
+
+  /** The projections that a limit may act before, also those below a sort that needs none of their answers. */
+  private def pull(plan: LogicalPlan): Option[Top] = plan match {
+    case Project(list, child) if list.exists(Calls.in) => Some(Top(List(list), child))
+    case Project(list, child) => pull(child).map(top => top.copy(lists = list :: top.lists))
+    case sort @ Sort(order, true, child, _) => pull(child).flatMap { top =>
+      val keys = top.lists.foldLeft(order)((keys, list) => keys.map(inline(_, list)))
       Option.unless(keys.exists(key => Calls.in(key) || !key.deterministic))(
-        below.copy(child = sort.copy(order = keys, child = below.child)))
+        top.copy(base = sort.copy(order = keys, child = top.base)))
     }
     case _ => None
   }
 
-  private def inline(expression: Expression, below: Project): Expression = {
-    val columns = AttributeMap(below.projectList.collect { case alias: Alias => alias.toAttribute -> alias.child })
-    expression.transform { case a: Attribute => columns.getOrElse(a, a) }
-  }
-
-  private def inlineColumn(column: NamedExpression, below: Project): NamedExpression = inline(column, below) match {
-    case named: NamedExpression => named
-    case other => Alias(other, column.name)(exprId = column.exprId)
+  private def inline(key: SortOrder, list: Seq[NamedExpression]): SortOrder = {
+    val columns = AttributeMap(list.collect { case alias: Alias => alias.toAttribute -> alias.child })
+    key.transform { case a: Attribute => columns.getOrElse(a, a) }.asInstanceOf[SortOrder]
   }
 }
