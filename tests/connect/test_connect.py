@@ -20,9 +20,8 @@ def reviews(remote):
 
 
 def test_sql(remote):
-    rows = spark_llm.sql(
-        remote.spark, "SELECT id, llm('Sum up', review, title, max_tokens => 9) a FROM reviews ORDER BY id"
-    ).collect()
+    call = "llm('Sum up', review, title, max_tokens => 9, field_order => 'fixed')"
+    rows = spark_llm.sql(remote.spark, f"SELECT id, {call} a FROM reviews ORDER BY id").collect()
     assert rows[0].a == rows[2].a != rows[1].a
     assert rows[3].a is None
     assert len(set(remote.calls.lines())) == 2

@@ -1,4 +1,4 @@
-"""Every .sql file of sql_examples/ and tests/sql/ gives the same rows with all rewrites on and all off."""
+"""Every .sql file of sql_examples/ gives the same rows with all rewrites on and all off."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.spark
 ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted([*(ROOT / "sql_examples").glob("*.sql"), *(ROOT / "tests" / "sql").glob("*.sql")])
+FILES = sorted((ROOT / "sql_examples").glob("*.sql"))
 
 
 def statements(file: Path) -> list[str]:
