@@ -11,7 +11,7 @@ from spark_llm.optimizer.columns import Column, Window
 
 
 def cells(
-    window: Window, rows: npt.NDArray[np.int64] | None = None, order: npt.NDArray[np.int64] | None = None
+    window: Window, rows: npt.NDArray[np.integer] | None = None, order: npt.NDArray[np.integer] | None = None
 ) -> list[tuple[str, ...]]:
     """The segments that follow the instruction.
 
@@ -38,7 +38,7 @@ def cells(
 
 
 def _objects(
-    columns: Sequence[Column], rows: npt.NDArray[np.int64], order: npt.NDArray[np.int64] | None
+    columns: Sequence[Column], rows: npt.NDArray[np.integer], order: npt.NDArray[np.integer] | None
 ) -> list[tuple[str, ...]]:
     if order is None:
         order = np.broadcast_to(np.arange(len(columns)), (len(rows), len(columns)))

@@ -90,7 +90,8 @@ def _nested(items: Numbers, lengths: Numbers) -> Numbers:
 def _greedy(left: Numbers, lengths: Numbers) -> Numbers:
     """The leading elements of each array, -1 from where it shares nothing more. Takes what it places out of `left`."""
     placed = np.full(left.shape, -1, np.int64)
-    rows, parent = np.arange(len(left)), np.zeros(len(left), np.int64)
+    rows: npt.NDArray[np.integer] = np.arange(len(left))
+    parent: npt.NDArray[np.integer] = np.zeros(len(left), np.int64)
     for depth in range(left.shape[1]):
         held = left[rows]
         keys = np.where(held >= 0, parent[:, None] * len(lengths) + held, -1)

@@ -43,7 +43,7 @@ def column_statistics(columns: Sequence[Column], rows: float) -> list[ColumnStat
     ]
 
 
-def estimate_distinct(codes: npt.NDArray[np.int64], rows: float) -> float:
+def estimate_distinct(codes: npt.NDArray[np.integer], rows: float) -> float:
     """Expected distinct values among `rows` rows, of which `codes` is a random sample.
 
     The first-order jackknife "Duj1" of Haas et al., "Sampling-Based Estimation of the Number of Distinct Values of an

@@ -154,6 +154,6 @@ class Engine(Protocol):
     def capacity(self) -> Capacity: ...
 
     def stats(self) -> Mapping[str, float]:
-        """Counters since the start: `steps`, `prompt_tokens`, `cached_tokens`, `output_tokens`, `running`, `waiting`."""
+        """Counters since the start: `steps`, `prompt_tokens`, `cached_tokens`, `output_tokens`, and more."""
 
     def close(self) -> None: ...

@@ -10,7 +10,7 @@ from pyspark import TaskContext
 from spark_llm.conf import Settings
 from spark_llm.errors import LlmError
 from spark_llm.optimizer.core import CallSpec
-from spark_llm.serving import client
+from spark_llm.serving.client import Exchange, connect
 from spark_llm.serving.core import Call, Engine, ModelRef
 from spark_llm.serving.engines import create_engine
 from spark_llm.serving.local import LocalExchange
@@ -43,7 +43,7 @@ def task_client(spec: CallSpec) -> str:
     return f"{application_id(spec)}/{execution_id()}"
 
 
-def open_exchange(spec: CallSpec, settings: Settings, call: Call) -> client.Exchange:
+def open_exchange(spec: CallSpec, settings: Settings, call: Call) -> Exchange:
     """A stream of requests and answers for one task.
 
     Raises
@@ -57,7 +57,7 @@ def open_exchange(spec: CallSpec, settings: Settings, call: Call) -> client.Exch
             detail = f"engine {model.engine!r} needs the worker; in process: {', '.join(IN_PROCESS_ENGINES)}"
             raise LlmError("LLM_BAD_CONF", key="spark.llm.placement", value="inprocess", detail=detail)
         return LocalExchange(_engine(model), call)
-    worker = client.connect(worker_conf(settings))
+    worker = connect(worker_conf(settings))
     return worker.exchange(
         call, model, application=application_id(spec), execution=execution_id(), pool=settings.text("pool")
     )

@@ -33,7 +33,8 @@ def test_filter_and_extract_types(remote):
     kept = spark_llm.sql(remote.spark, "SELECT id FROM reviews WHERE llm_filter('Is it good?', review)").collect()
     assert {row.id for row in kept} <= {1, 2, 3}
     [row] = spark_llm.sql(
-        remote.spark, "SELECT e.score, e.actor FROM (SELECT llm_extract(review, 'actor STRING, score INT') e FROM reviews) LIMIT 1"
+        remote.spark,
+        "SELECT e.score, e.actor FROM (SELECT llm_extract(review, 'actor STRING, score INT') e FROM reviews) LIMIT 1",
     ).collect()
     assert isinstance(row.score, int | None)
 
@@ -51,6 +52,7 @@ def test_plain_registered_function(remote):
     if route_of(remote.spark) == "extension":
         pytest.skip("the extension's llm takes columns")
     spark_llm.register(remote.spark)
-    text = "SELECT llm('Sum up', struct(review, title)) a, llm('Sum up', struct(review, title), '{\"max_tokens\": 3}') b FROM reviews"
+    given = "'Sum up', struct(review, title)"
+    text = f"SELECT llm({given}) a, llm({given}, '{{\"max_tokens\": 3}}') b FROM reviews"
     rows = remote.spark.sql(text).collect()
     assert all(row.a is not None for row in rows[:3])
