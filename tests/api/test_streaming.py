@@ -45,3 +45,16 @@ def test_foreach_batch(spark, source, calls, tmp_path):
     assert sorted(row.id for row in rows) == list(range(12))
     assert len({row.a for row in rows}) == 3
     assert calls.count <= 6
+
+
+def test_an_unsupported_place_is_an_error(spark, source, tmp_path):
+    source.createOrReplaceTempView("arriving")
+    spark.sql("SELECT id, 'x' || id AS u FROM range(3)").createOrReplaceTempView("fixed")
+    joined = (
+        spark.sql("SELECT s.id FROM arriving s LEFT JOIN fixed f ON s.id = f.id AND llm_filter('Same?', s.t, f.u)")
+        .writeStream.format("noop")
+        .option("checkpointLocation", str(tmp_path / "checkpoint"))
+    )
+    with pytest.raises(Exception, match="LLM_STREAMING_UNSUPPORTED") as failure:
+        joined.trigger(availableNow=True).start().awaitTermination(120)
+    assert "foreachBatch" in str(failure.value)

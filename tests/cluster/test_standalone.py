@@ -86,6 +86,7 @@ def test_same_answers_and_one_engine_worker_per_host(cluster, tmp_path):
         "spark.llm.worker.dir": str(tmp_path / "engine"),
         "spark.llm.worker.idleSeconds": "5",
         "spark.plugins": "io.sparkllm.catalyst.LlmPlugin",
+        "spark.llm.worker.eager": "true",
         "spark.executor.memory": "512m",
         "spark.executor.cores": "1",
         "spark.driver.host": "127.0.0.1",
