@@ -60,7 +60,7 @@ def test_column_as_prompt(spark, reviews, calls):
 
 def test_branches_of_a_union_share_answers_in_the_worker(spark, calls, tmp_path):
     """Their inputs differ, so the plan keeps them apart; the host's worker remembers answers until the query ends."""
-    for name, value in {"placement": "worker", "worker.dir": str(tmp_path / "w"), "worker.idleSeconds": "1"}.items():
+    for name, value in {"placement": "worker", "worker.dir": str(tmp_path / "w"), "worker.idleSeconds": "15"}.items():
         spark.conf.set(f"spark.llm.{name}", value)
     branch = "SELECT id, llm('Q', id % 10) a FROM range(40) WHERE id {}"
     rows = spark.sql(f"{branch.format('< 25')} UNION ALL {branch.format('>= 15')}").collect()
