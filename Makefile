@@ -30,7 +30,7 @@ demo: install ## run the examples: spark-sql, the embedded model, this CPU
 test: install ## all tests
 	$(BIN)/pytest -q
 
-test-fast: install ## the tests that start no Spark
+test-fast: install ## the tests that take seconds and start no Spark
 	$(BIN)/pytest -q -m "not spark and not connect and not cluster and not slow"
 
 test-spark: install ## the extension's tests on the newest Spark 4.0, 4.1 and 4.3

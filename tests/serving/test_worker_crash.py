@@ -8,6 +8,8 @@ from spark_llm.serving.core import Call, ModelRef
 
 from tests.serving.worker_kit import alive, drain, failure_of, requests, wait_until
 
+pytestmark = pytest.mark.slow
+
 CALL = Call("c", "p")
 
 

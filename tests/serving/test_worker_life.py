@@ -15,6 +15,8 @@ from spark_llm.serving.worker.rendezvous import worker_folder
 
 from tests.serving.worker_kit import alive, drain, failure_of, requests, wait_until
 
+pytestmark = pytest.mark.slow
+
 CALL = Call("c", "p")
 
 
