@@ -3,12 +3,14 @@
     python benchmarks/end_to_end.py --rows 2000 --engine native --order planned --json
 
 Prints one JSON line and appends it to benchmarks/results/end_to_end.jsonl. `engine_s` is the direct run; `planning_s`
-ends when Spark has the physical plan; `transport_s` is the rest of `wall_s`: Spark, Python workers, sockets.
+ends when Spark has the physical plan; `transport_s` is the rest of `wall_s`: Spark, Python workers, sockets. With
+`--pairs N` the query and the direct run alternate N times, and the line is that of the pair with the median overhead.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -36,7 +38,8 @@ from spark_llm.executor.connect import worker_conf
 from spark_llm.executor.runner import CallRunner, Window
 
 HERE = Path(__file__).resolve().parent
-QUESTION = "Is the movie suitable for kids?"
+QUESTIONS = ("Is the movie suitable for kids?", "Is it a comedy?", "Did the critics like it?", "Is it a long movie?")
+"""One per pair in turn, so that no pair finds the prefixes of the last one in the cache."""
 
 
 def main() -> None:
@@ -62,6 +65,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--order", choices=["planned", "natural", "shuffled"], default="planned")
     parser.add_argument("--model", default="default", help="model directory; the embedded model by default")
     parser.add_argument("--vllm-python", default=str(HERE.parent / ".venvs" / "vllm" / "bin" / "python"))
+    parser.add_argument("--pairs", type=int, default=1, help="alternations of the query and the direct run")
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     return parser.parse_args()
 
@@ -71,7 +75,7 @@ def session_conf(arguments: argparse.Namespace, folder: Path) -> dict[str, str]:
         "spark.llm.engine": arguments.engine,
         "spark.llm.model": arguments.model,
         "spark.llm.worker.dir": str(folder / "worker"),
-        "spark.llm.worker.idleSeconds": "30",
+        "spark.llm.worker.idleSeconds": "300",
         "spark.llm.report.enabled": "false",
     }
     if arguments.engine == "vllm":
@@ -85,22 +89,40 @@ def measure(arguments: argparse.Namespace, table: pa.Table, folder: Path) -> dic
     conf = session_conf(arguments, folder)
     pq.write_table(table, folder / "movies.parquet", row_group_size=2500)
     fields = ", ".join(table.column_names)
-    query = f"SELECT count(*) FROM movies WHERE llm_filter('{QUESTION}', {fields})"
+    query = f"SELECT count(*) FROM {{table}} WHERE llm_filter('{{question}}', {fields})"
     spark = start(conf, folder)
     try:
         spark.read.parquet(str(folder / "movies.parquet")).createOrReplaceTempView("movies")
-        spark.sql("SELECT llm_filter('Warm {up}?', '{}' || id) FROM range(8)").collect()
+        spark.sql(query.format(table="(SELECT * FROM movies LIMIT 200)", question="Warm?")).collect()
         with PeakMemory(driver="SparkSubmit", python_worker="pyspark.daemon", engine="serving.worker") as memory:
-            begin = time.perf_counter()
-            frame = spark.sql(query)
-            frame._jdf.queryExecution().executedPlan()
-            planned = time.perf_counter()
-            frame.collect()
-            end = time.perf_counter()
-        stats = spark_llm_stats(conf)
+            asked = itertools.islice(itertools.cycle(QUESTIONS), arguments.pairs)
+            pairs = [one_pair(arguments, spark, query, question, conf, table, folder) for question in asked]
     finally:
         spark.stop()
-    direct = run_directly(arguments, conf, table, folder)
+    overheads = [round((pair["planning_s"] + pair["transport_s"]) / pair["engine_s"], 3) for pair in pairs]
+    median = pairs[overheads.index(sorted(overheads)[len(pairs) // 2])]
+    peaks = {name: round(value) for name, value in memory.mib.items()}
+    return {**median, "overheads": overheads, "peak_mib": peaks}
+
+
+def one_pair(
+    arguments: argparse.Namespace,
+    spark: Any,
+    query: str,
+    question: str,
+    conf: dict[str, str],
+    table: pa.Table,
+    folder: Path,
+) -> dict[str, Any]:
+    """The query through Spark, then its prompts in an engine of their own."""
+    begin = time.perf_counter()
+    frame = spark.sql(query.format(table="movies", question=question))
+    frame._jdf.queryExecution().executedPlan()
+    planned = time.perf_counter()
+    frame.collect()
+    end = time.perf_counter()
+    stats = spark_llm_stats(conf)
+    direct = run_directly(arguments, question, conf, table, folder)
     wall, planning = end - begin, planned - begin
     return {
         "rows": table.num_rows,
@@ -114,7 +136,6 @@ def measure(arguments: argparse.Namespace, table: pa.Table, folder: Path) -> dic
         "cached_tokens": direct["cached"],
         "output_tokens": direct["output"],
         "spark": stats,
-        "peak_mib": {name: round(value) for name, value in memory.mib.items()},
     }
 
 
@@ -139,13 +160,15 @@ def spark_llm_stats(conf: dict[str, str]) -> dict[str, Any]:
     """The worker's own counters of the run through Spark."""
 
     clients = connect(worker_conf(Settings(conf))).stats()["clients"]
-    largest = max(clients, key=lambda client: client["calls"], default={})
-    return {name: largest.get(name) for name in ("rows", "calls", "shared", "errors", "prompt", "cached", "output")}
+    latest = [client for client in clients if client["calls"]][-1]
+    return {name: latest.get(name) for name in ("rows", "calls", "shared", "errors", "prompt", "cached", "output")}
 
 
-def run_directly(arguments: argparse.Namespace, conf: dict[str, str], table: pa.Table, folder: Path) -> dict[str, Any]:
+def run_directly(
+    arguments: argparse.Namespace, question: str, conf: dict[str, str], table: pa.Table, folder: Path
+) -> dict[str, Any]:
     """The same prompts, window by window as a task would plan them, in one engine without Spark."""
-    spec = CallSpec("llm_filter", QUESTION, tuple(Field(n) for n in table.column_names), {}, "boolean", conf)
+    spec = CallSpec("llm_filter", question, tuple(Field(n) for n in table.column_names), {}, "boolean", conf)
     if arguments.order == "planned":
         spec = with_plan(spec, table)
     runner = CallRunner(spec)

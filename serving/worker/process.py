@@ -77,6 +77,7 @@ class ReplicaProcess:
 def _spawn(model: ModelRef, channel: int, folder: Path, log: int, gpus: str) -> subprocess.Popen[bytes]:
     python = model.python or sys.executable
     environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {})}
+    environment.pop("OMP_NUM_THREADS", None)  # Spark's, for one task: the engine computes for all tasks of the host
     if python != sys.executable:
         environment["PYTHONPATH"] = str(link_package(folder / f"python-{model.key}"))
     command = [python, "-m", "spark_llm.serving.worker.replica", str(channel)]
