@@ -9,11 +9,11 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any
 
 from spark_llm.serving.connection import Connection, ConnectionLost, request_bytes
 from spark_llm.serving.core import Call, EngineFailure, Finished, ModelRef, Request, RowError
+from spark_llm.serving.exchange import Exchange
 from spark_llm.serving.protocol import StreamHeader
 from spark_llm.serving.totals import ClientTotals
 from spark_llm.serving.worker import leases
@@ -23,35 +23,6 @@ from spark_llm.serving.worker.rendezvous import Rendezvous, WorkerConf, worker_f
 MAX_ATTEMPTS = 3
 """Connections lost in a row, without an answer between them, after which an exchange gives up."""
 BATCH_ROWS, BATCH_BYTES = 1024, 1 << 20
-
-
-class Exchange(Protocol):
-    """A two-way stream of requests of one call and of their ends, in any order. One thread uses it."""
-
-    def submit(self, requests: Sequence[Request]) -> None:
-        """Send requests; waits while too many bytes are in flight. Raises EngineFailure."""
-
-    def poll(self, timeout: float) -> list[Finished]:
-        """What has finished; waits at most `timeout` seconds for the first one. Raises EngineFailure."""
-
-    def report(self, calls: int, errors: Sequence[RowError]) -> None:
-        """Add to the client's totals `calls` rows that failed unasked, and errors that the executor found."""
-
-    @property
-    def totals(self) -> ClientTotals:
-        """The client's totals as last heard."""
-
-    def cancel(self) -> None:
-        """Give up everything in flight; nothing more is polled."""
-
-    def close(self) -> None:
-        """End the stream; cancels what is in flight."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 class WorkerClient:
@@ -92,7 +63,7 @@ def connect(conf: WorkerConf) -> WorkerClient:
     return WorkerClient(conf)
 
 
-class WorkerExchange:
+class WorkerExchange(Exchange):
     """An exchange with the host's worker. A lost front is started again and asked what is unanswered."""
 
     def __init__(self, conf: WorkerConf, header: StreamHeader) -> None:
@@ -171,17 +142,6 @@ class WorkerExchange:
         self._unanswered.clear()
         self._ready.clear()
         self._connection.close()
-
-    def close(self) -> None:
-        self.cancel()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _batches(requests: Sequence[Request], most_bytes: int) -> Iterator[list[Request]]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 from spark_llm.serving.core import Call, Engine, Finished, ModelRef, Request, RowError
 from spark_llm.serving.engines import create_engine
+from spark_llm.serving.exchange import Exchange
 from spark_llm.serving.totals import ClientTotals, add_totals
 
 _engines: dict[str, Engine] = {}
@@ -20,8 +19,8 @@ def _engine(model: ModelRef) -> Engine:
     return _engines[model.key]
 
 
-class LocalExchange:
-    """Same interface as the worker's exchange; the engine steps inside `poll`.
+class LocalExchange(Exchange):
+    """The engine steps inside `poll`.
 
     The caller owns the engine, so that it can serve one exchange after another.
     """
@@ -62,14 +61,3 @@ class LocalExchange:
     def cancel(self) -> None:
         self._engine.cancel(sorted(self._in_flight))
         self._in_flight.clear()
-
-    def close(self) -> None:
-        self.cancel()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -12,8 +12,8 @@ from spark_llm.errors import LlmError
 from spark_llm.executor.results import Answer
 from spark_llm.optimizer.coerce import Misfit, coerce
 from spark_llm.optimizer.ddl import to_ddl
-from spark_llm.serving.client import Exchange
 from spark_llm.serving.core import Call, Finished, Request, RowError
+from spark_llm.serving.exchange import Exchange
 
 Receiver = Callable[[Answer], None]
 POLL_SECONDS = 1.0

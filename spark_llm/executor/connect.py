@@ -10,14 +10,13 @@ from pyspark import TaskContext
 from spark_llm.conf import Settings
 from spark_llm.errors import LlmError
 from spark_llm.optimizer.core import CallSpec
-from spark_llm.serving.client import Exchange, connect
-from spark_llm.serving.core import Call, Engine, ModelRef
-from spark_llm.serving.engines import create_engine
+from spark_llm.serving.client import connect
+from spark_llm.serving.core import Call
+from spark_llm.serving.exchange import Exchange
 from spark_llm.serving.local import LocalExchange
 from spark_llm.serving.worker.rendezvous import WorkerConf
 
 IN_PROCESS_ENGINES = ("stub",)
-_engines: dict[str, Engine] = {}
 
 
 def application_id(spec: CallSpec) -> str:
@@ -56,18 +55,11 @@ def open_exchange(spec: CallSpec, settings: Settings, call: Call) -> Exchange:
         if model.engine not in IN_PROCESS_ENGINES:
             detail = f"engine {model.engine!r} needs the worker; in process: {', '.join(IN_PROCESS_ENGINES)}"
             raise LlmError("LLM_BAD_CONF", key="spark.llm.placement", value="inprocess", detail=detail)
-        return LocalExchange(_engine(model), call)
+        return LocalExchange.shared(model, call)
     worker = connect(worker_conf(settings))
     return worker.exchange(
         call, model, application=application_id(spec), execution=execution_id(), pool=settings.text("pool")
     )
-
-
-def _engine(model: ModelRef) -> Engine:
-    """The engine of this process, kept for the tasks that follow."""
-    if model.key not in _engines:
-        _engines[model.key] = create_engine(model)
-    return _engines[model.key]
 
 
 def worker_conf(settings: Settings) -> WorkerConf:

@@ -26,8 +26,8 @@ from spark_llm.optimizer.core import CallSpec
 from spark_llm.optimizer.identity import answer_identities, row_seed
 from spark_llm.optimizer.layout import lay_out
 from spark_llm.optimizer.prompts import Prompt, prepare
-from spark_llm.serving.client import Exchange
 from spark_llm.serving.core import Call, EngineFailure, RowError
+from spark_llm.serving.exchange import Exchange
 
 Batch = Sequence[pa.Array]
 MIN_CALLS_FOR_ERROR_RATE = 100
