@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_llm.serving.connection import Connection, ConnectionLost, request_bytes
-from spark_llm.serving.core import Call, EngineFailure, Finished, ModelRef, Request, RowError
+from spark_llm.serving.core import Call, EngineFailure, Finished, ModelRef, Request, RowError, Terms
 from spark_llm.serving.exchange import Exchange
 from spark_llm.serving.protocol import StreamHeader
 from spark_llm.serving.totals import ClientTotals
@@ -23,6 +23,7 @@ from spark_llm.serving.worker.rendezvous import Rendezvous, WorkerConf, worker_f
 MAX_ATTEMPTS = 3
 """Connections lost in a row, without an answer between them, after which an exchange gives up."""
 BATCH_ROWS, BATCH_BYTES = 1024, 1 << 20
+DEFAULT_TERMS = Terms()
 
 
 class WorkerClient:
@@ -31,7 +32,9 @@ class WorkerClient:
     def __init__(self, conf: WorkerConf) -> None:
         self._conf = conf
 
-    def exchange(self, call: Call, model: ModelRef, application: str, execution: str, pool: str) -> WorkerExchange:
+    def exchange(
+        self, call: Call, model: ModelRef, application: str, execution: str, pool: str, terms: Terms = DEFAULT_TERMS
+    ) -> WorkerExchange:
         """Open a stream for one call; starts the worker if need be.
 
         Raises
@@ -42,7 +45,7 @@ class WorkerClient:
         if Path(model.name).is_dir():
             model = replace(model, name=str(Path(model.name).absolute()))
         leases.touch(worker_folder(self._conf.dir), application)
-        return WorkerExchange(self._conf, StreamHeader(application, execution, pool, model, call))
+        return WorkerExchange(self._conf, StreamHeader(application, execution, pool, model, call, terms))
 
     def stats(self) -> dict[str, Any]:
         """Counters of the worker's models and clients; {} where no worker runs."""

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 FinishReason = Literal["stop", "length", "error", "cancelled"]
 ConstraintKind = Literal["none", "choices", "regex", "json_schema"]
+Isolation = Literal["none", "pool", "query"]
 
 
 class EngineFailure(Exception):
@@ -77,11 +78,34 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What a query asks for beside its question.
+
+    Parameters
+    ----------
+    isolation : {'none', 'pool', 'query'}
+        Who shares cached prefixes of prompts.
+    max_rows : int
+        Rows that the query may ask on one host; 0 = no limit.
+    deadline_seconds : float
+        Life of the query on one host; 0 = no limit.
+    attempts : int
+        Times that a row is asked while its engine's failures are transient.
+    """
+
+    isolation: Isolation = "pool"
+    max_rows: int = 0
+    deadline_seconds: float = 0.0
+    attempts: int = 3
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One question. `segments` are pieces of prompt text: equal pieces are equal token runs in the engine.
 
     `identity` (32 bytes) is the answer's identity without the model: equal identities may share one answer; None means
-    that the request must be asked by itself. `group_id` ties calls over one row. `client` is who pays.
+    that the request must be asked by itself. `group_id` ties calls over one row. `client` is who pays. The engine's
+    cache shares prefixes among requests of one `domain` only.
     """
 
     request_id: int
@@ -91,6 +115,7 @@ class Request:
     group_id: int = 0
     seed: int | None = None
     client: str = ""
+    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)

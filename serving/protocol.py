@@ -6,15 +6,18 @@ Nothing is pickled. Rows are matched by `request_id`, never by position.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from spark_llm.serving.core import Call, EngineFailure, Finished, ModelRef, Request, RowError, Usage
+import pyarrow.compute as pc
+from spark_llm.serving.checked import from_json_object
+from spark_llm.serving.core import Call, EngineFailure, Finished, ModelRef, Request, RowError, Terms, Usage
 
-PROTOCOL = 1
+PROTOCOL = 2
 TEXT = "text"
 
 UP = pa.schema(
@@ -52,10 +55,16 @@ class StreamHeader:
     pool: str
     model: ModelRef
     call: Call
+    terms: Terms = field(default_factory=Terms)
 
     @property
     def client(self) -> str:
         return f"{self.application}/{self.execution}"
+
+    @property
+    def domain(self) -> str:
+        """Within it answers in flight and cached prefixes are shared; '' = everywhere."""
+        return {"none": "", "pool": f"pool {self.pool}", "query": f"query {self.client}"}[self.terms.isolation]
 
     def to_json(self) -> bytes:
         return json.dumps({"protocol": PROTOCOL, **asdict(self)}).encode()
@@ -64,17 +73,38 @@ class StreamHeader:
     def from_json(cls, text: bytes) -> StreamHeader:
         """Read a header; raises EngineFailure where it is malformed or of another protocol version."""
         try:
-            raw = json.loads(text)
+            raw = json.loads(text, parse_constant=_refuse_constant)
             version = raw.pop("protocol")
-        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
             raise _refused(detail=f"the stream's header is no JSON object with 'protocol': {problem}") from problem
         if version != PROTOCOL:
             raise _refused(detail=f"the worker speaks protocol {PROTOCOL}, the client protocol {version}")
         try:
-            call, model = Call.from_dict(raw.pop("call")), ModelRef(**raw.pop("model"))
-            return cls(**raw, model=model, call=call)
-        except (KeyError, TypeError, AttributeError) as problem:
+            header = from_json_object(cls, raw)
+            _check_call(header.call)
+        except ValueError as problem:
             raise _refused(detail=f"the stream's header has missing or unknown parts: {problem}") from problem
+        return header
+
+
+def _refuse_constant(name: str) -> None:
+    message = f"{name} is no JSON"
+    raise ValueError(message)
+
+
+def _check_call(call: Call) -> None:
+    """Raise ValueError where a call would surprise an engine."""
+    kind, value = call.constraint.kind, call.constraint.value
+    usable = {
+        "none": value is None,
+        "choices": isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value),
+        "regex": isinstance(value, str),
+        "json_schema": isinstance(value, str | dict),
+    }
+    sampling = call.max_tokens >= 1 and 0 <= call.temperature < math.inf and 0 < call.top_p <= 1
+    if not (usable[kind] and sampling):
+        message = "Call holds a constraint or sampling options that no engine accepts"
+        raise ValueError(message)
 
 
 def _refused(detail: str) -> EngineFailure:
@@ -101,14 +131,26 @@ def requests_to_batch(requests: Sequence[Request]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=UP)
 
 
-def check_schema(batch: pa.RecordBatch) -> None:
-    """Raise EngineFailure unless `batch` has the schema `UP`."""
+def check_requests(batch: pa.RecordBatch) -> None:
+    """Raise EngineFailure unless `batch` holds requests of schema `UP` that can be read without surprises."""
     if batch.schema != UP:
         raise _refused(detail=f"requests must have the schema of protocol {PROTOCOL}, not: {batch.schema}")
+    try:
+        batch.validate(full=True)  # offsets that lead outside of a buffer would be followed
+        segments = batch.column("segments")
+        pieces = segments.flatten()
+        pieces.field("payload").cast(pa.string())
+        nulls = sum(part.null_count for part in (segments, pieces, *pieces.flatten()))
+        nulls += sum(batch.column(name).null_count for name in ("request_id", "call_id", "group_id"))
+        whole = not nulls and not pc.any(pc.not_equal(pieces.field("kind"), TEXT)).as_py()
+    except pa.ArrowException:
+        whole = False
+    if not whole:
+        raise _refused(detail="a batch of requests is corrupt: offsets, NULLs, kinds of segments or their UTF-8")
 
 
-def batch_to_requests(batch: pa.RecordBatch, call: Call, client: str) -> list[Request]:
-    """The requests of a batch of schema `UP`, all of one `call` and `client`."""
+def batch_to_requests(batch: pa.RecordBatch, call: Call, client: str, domain: str = "") -> list[Request]:
+    """The requests of a batch of schema `UP`, all of one `call`, `client` and isolation domain."""
     segments = batch.column("segments")
     texts = segments.flatten().field("payload").cast(pa.string()).to_pylist()
     lengths = segments.value_lengths().to_pylist()
@@ -118,7 +160,7 @@ def batch_to_requests(batch: pa.RecordBatch, call: Call, client: str) -> list[Re
     requests, start = [], 0
     for i, length in enumerate(lengths):
         pieces = tuple(texts[start : start + length])
-        requests.append(Request(ids[i], call, pieces, identities[i], groups[i], seeds[i], client))
+        requests.append(Request(ids[i], call, pieces, identities[i], groups[i], seeds[i], client, domain))
         start += length
     return requests
 

@@ -21,6 +21,8 @@ from spark_llm.serving.cache.pages import PagePool, Pages
 
 Tokens = NDArray[np.int32]
 _NO_PAGES: Pages = np.empty(0, np.int32)
+KEPT_ROOTS = 1024
+"""Isolation domains beyond which those that hold nothing are forgotten."""
 
 
 class Node:
@@ -45,25 +47,33 @@ class PrefixCache:
     def __init__(self, num_pages: int, page_size: int) -> None:
         self.pool = PagePool(num_pages, page_size)
         self.page_size = page_size
-        self.root = Node(None, 0, _NO_PAGES, _NO_PAGES)
+        self._roots: dict[str, Node] = {}
         self.evicted_tokens = 0
         self._clock = count(1)
         self._queue: list[tuple[int, int, Node]] = []  # candidates for eviction, by last use when queued
 
-    def match(self, tokens: Tokens) -> Node:
-        """The node at which the longest cached prefix of `tokens` ends, split there if need be.
+    def root(self, domain: str = "") -> Node:
+        """The root of an isolation domain's own tree: nothing is ever found from another domain."""
+        if domain not in self._roots:
+            if len(self._roots) >= KEPT_ROOTS:
+                self._roots = {name: root for name, root in self._roots.items() if root.children or root.locks}
+            self._roots[domain] = Node(None, 0, _NO_PAGES, _NO_PAGES)
+        return self._roots[domain]
+
+    def match(self, tokens: Tokens, domain: str = "") -> Node:
+        """The node at which the longest cached prefix of `tokens` in `domain` ends, split there if need be.
 
         Lock it before anything is allocated; `node.end` is the length of the prefix.
         """
-        node = self.root
-        for child, common in self._walk(tokens):
+        node = self.root(domain)
+        for child, common in self._walk(node, tokens):
             child.last_used = next(self._clock)
             node = self._split(child, common) if common < len(child.tokens) else child
         return node
 
-    def matched_length(self, tokens: Tokens) -> int:
-        """Length of the longest cached prefix; does not change the tree."""
-        return sum(common for _, common in self._walk(tokens))
+    def matched_length(self, tokens: Tokens, domain: str = "") -> int:
+        """Length of the longest cached prefix in `domain`; does not change the tree."""
+        return sum(common for _, common in self._walk(self.root(domain), tokens))
 
     def table(self, node: Node) -> Pages:
         """The pages of the path from the root, by page index; the last one is partial if `node.end` is inside it."""
@@ -120,7 +130,7 @@ class PrefixCache:
         self._evict(self.pool.available)
 
     def nodes(self) -> Iterator[Node]:
-        stack = [self.root]
+        stack = [*self._roots.values()]
         while stack:
             node = stack.pop()
             yield node
@@ -142,8 +152,7 @@ class PrefixCache:
         locked = [node.pages for node in nodes if node.locks]
         self.pool.check_integrity([*owned, *(node.pages for node in nodes)], [*owned, *locked])
 
-    def _walk(self, tokens: Tokens) -> Iterator[tuple[Node, int]]:
-        node = self.root
+    def _walk(self, node: Node, tokens: Tokens) -> Iterator[tuple[Node, int]]:
         while len(tokens) and (child := node.children.get(int(tokens[0]))):
             common = _common(child.tokens, tokens)
             node, tokens = child, tokens[common:]

@@ -128,7 +128,7 @@ class NativeEngine:
         most = min(call.max_tokens, limit - len(prompt))
         seed = secrets.randbits(63) if request.seed is None else request.seed
         generation = Generation(call, self._tokenizer, self._grammar(request), self._stop_ids, most, seed)
-        sequence = TokenSequence(request.request_id, prompt, most)
+        sequence = TokenSequence(request.request_id, prompt, most, request.domain)
         self._active[request.request_id] = sequence, generation
         sequence.extend(generation.begin())
         if generation.finish_reason is None:

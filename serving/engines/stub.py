@@ -58,7 +58,7 @@ class StubEngine:
     def __init__(self, args: Mapping[str, Any]) -> None:
         self._args = args
         self._waiting: dict[int, Request] = {}
-        self._previous = ""
+        self._previous: dict[str, str] = {}
         self._stats = dict.fromkeys(("steps", "prompt_tokens", "cached_tokens", "output_tokens"), 0)
 
     def submit(self, requests: Sequence[Request]) -> None:
@@ -104,11 +104,13 @@ class StubEngine:
         limit = request.call.max_tokens * BYTES_PER_TOKEN
         cut = len(text) > limit and not self._args.get("echo") and request.call.constraint.kind != "choices"
         text = text[:limit] if cut else text
-        return Finished(request.request_id, text, "length" if cut else "stop", self._usage(prompt, text))
+        return Finished(
+            request.request_id, text, "length" if cut else "stop", self._usage(request.domain, prompt, text)
+        )
 
-    def _usage(self, prompt: str, text: str) -> Usage:
-        cached = common_prefix(prompt, self._previous) // BYTES_PER_TOKEN
-        self._previous = prompt
+    def _usage(self, domain: str, prompt: str, text: str) -> Usage:
+        cached = common_prefix(prompt, self._previous.get(domain, "")) // BYTES_PER_TOKEN
+        self._previous[domain] = prompt
         usage = Usage(_tokens(prompt), cached, _tokens(text))
         for name, value in zip(("prompt_tokens", "cached_tokens", "output_tokens"), _fields(usage), strict=True):
             self._stats[name] += value

@@ -129,8 +129,12 @@ class VllmEngine:
         params = _sampling(request, min(request.call.max_tokens, limit - len(prompt)))
         from vllm.exceptions import VLLMClientError
 
+        tokens: Any = {"prompt_token_ids": prompt}
+        if request.domain:
+            tokens["cache_salt"] = request.domain
+
         try:
-            self._engine.add_request(str(request.request_id), {"prompt_token_ids": prompt}, params)
+            self._engine.add_request(str(request.request_id), tokens, params)
         except (ValueError, VLLMClientError) as problem:
             raise _refusal(request.call.constraint, problem) from problem
         self._running.add(request.request_id)

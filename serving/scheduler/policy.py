@@ -33,7 +33,7 @@ class LongestPrefixMatch:
     def order(self, waiting: Collection[Sequence], cache: PrefixCache) -> Iterable[Sequence]:
         if len(waiting) > self.limit:
             return waiting
-        return sorted(waiting, key=lambda seq: -cache.matched_length(seq.tokens))
+        return sorted(waiting, key=lambda seq: -cache.matched_length(seq.tokens, seq.domain))
 
 
 POLICIES: dict[str, Callable[[], Policy]] = {"fcfs": FirstComeFirstServed, "lpm": LongestPrefixMatch}

@@ -133,7 +133,7 @@ class Scheduler:
     def _admit(self, step: Step, sequence: Sequence) -> bool:
         """Start a sequence behind its longest cached prefix, if all its known tokens fit beside the running ones."""
         cache, size = self.cache, self.cache.page_size
-        node = cache.match(sequence.tokens[:-1])  # the last token is computed in any case: its logits are needed
+        node = cache.match(sequence.tokens[:-1], sequence.domain)  # the last token is always computed, for its logits
         cache.lock(node)
         needed = cache.pool.pages_for(len(sequence)) - node.end // size + len(self.running)
         if needed > cache.pool.available:
@@ -141,7 +141,7 @@ class Scheduler:
             if self.running:
                 return False
             cache.clear()  # alone, without the slack pages of a branchy path, it fits by the contract of `add`
-            node = cache.root
+            node = cache.root(sequence.domain)
             cache.lock(node)
         sequence.node, sequence.computed = node, node.end
         sequence.table, sequence.owned_from = cache.table(node), node.end // size

@@ -12,7 +12,7 @@ class Sequence:
 
     `computed` tokens have (or get in the step being scheduled) their keys and values in the pages of `table`; the pages
     from index `owned_from` on are the sequence's own. `node` is the locked node of the prefix tree at which what the
-    sequence has inserted so far ends.
+    sequence has inserted so far ends. Prefixes are shared within `domain` only.
     """
 
     __slots__ = (
@@ -20,6 +20,7 @@ class Sequence:
         "_tokens",
         "cached",
         "computed",
+        "domain",
         "node",
         "owned_from",
         "prompt_length",
@@ -27,8 +28,8 @@ class Sequence:
         "table",
     )
 
-    def __init__(self, request_id: int, prompt: Tokens, max_new_tokens: int) -> None:
-        self.request_id = request_id
+    def __init__(self, request_id: int, prompt: Tokens, max_new_tokens: int, domain: str = "") -> None:
+        self.request_id, self.domain = request_id, domain
         self.prompt_length = self._length = len(prompt)
         self._tokens = np.zeros(len(prompt) + max_new_tokens, np.int32)
         self._tokens[: len(prompt)] = prompt

@@ -65,13 +65,15 @@ class Dispatch:
         with self._lock:
             replica = self.start()
             for row, (request_id, identity, seed) in enumerate(zip(*columns, strict=True)):
-                key = None if identity is None else (stream.pool, stream.asked_as, identity, seed)
+                key = None if identity is None else (stream.domain, stream.asked_as, identity, seed)
                 if (answer := stream.client.memo.get(key)) is not None:
                     known.append(Finished(request_id, *answer, shared=True))
                     stream.client.count(known[-1])
                     continue
                 if (question := self._by_key.get(key)) is None:
-                    question = Question(next(self._ids), key, batch, row, size, stream.call, stream.client.name)
+                    question = Question(
+                        next(self._ids), key, batch, row, size, stream.call, stream.client.name, stream.domain
+                    )
                     fresh.append(question)
                     if key is not None:
                         self._by_key[key] = question

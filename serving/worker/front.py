@@ -18,7 +18,7 @@ from types import FrameType
 import pyarrow as pa
 from pyarrow import flight
 from spark_llm.serving.core import EngineFailure
-from spark_llm.serving.protocol import DOWN, StreamHeader, check_schema, failure_to_dict, from_metadata, to_metadata
+from spark_llm.serving.protocol import DOWN, StreamHeader, check_requests, failure_to_dict, from_metadata, to_metadata
 from spark_llm.serving.worker.dispatch import Dispatch
 from spark_llm.serving.worker.host import Host
 from spark_llm.serving.worker.rendezvous import Endpoint, Rendezvous, WorkerConf, worker_key
@@ -84,7 +84,7 @@ class Front(flight.FlightServerBase):  # type: ignore[misc]
             if "report" in (message := from_metadata(chunk.app_metadata)):
                 self._host.report(stream, **message["report"])
             if chunk.data is not None:
-                check_schema(chunk.data)
+                check_requests(chunk.data)
                 self._host.ask(stream, dispatch, chunk.data)
 
     def do_action(self, _context: flight.ServerCallContext, action: flight.Action) -> list[flight.Result]:

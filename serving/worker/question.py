@@ -34,6 +34,7 @@ class Question:
     size: int
     call: str
     client: str
+    domain: str
     waiters: list[tuple[Stream, int]] = field(default_factory=list)
     crashes: int = 0
 
@@ -48,7 +49,7 @@ def send(replica: ReplicaProcess, questions: Sequence[Question]) -> None:
                 batch = batch.take(pa.array([question.row for question in rows]))
             ids = pa.array([question.id for question in rows], pa.int64())
             renumbered = pa.RecordBatch.from_arrays([ids, *batch.columns[1:]], schema=UP)
-            head = {"op": "submit", "call": rows[0].call, "client": rows[0].client}
+            head = {"op": "submit", "call": rows[0].call, "client": rows[0].client, "domain": rows[0].domain}
             replica.channel.send(head, renumbered)
 
 

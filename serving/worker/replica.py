@@ -93,7 +93,7 @@ def _apply(engine: Engine, head: dict[str, Any], body: pa.Buffer) -> None:
         engine.cancel(head["ids"])
     else:
         batch = pa.ipc.read_record_batch(body, UP)
-        engine.submit(batch_to_requests(batch, _call(head["call"]), head["client"]))
+        engine.submit(batch_to_requests(batch, _call(head["call"]), head["client"], head["domain"]))
 
 
 def _log_stack(problem: BaseException) -> None:

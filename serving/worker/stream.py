@@ -33,7 +33,7 @@ class Stream:
     """
 
     def __init__(self, header: StreamHeader, client: Client, inflight_bytes: int) -> None:
-        self.client, self.pool = client, header.pool
+        self.client, self.domain, self.terms = client, header.domain, header.terms
         self.call = json.dumps(header.call.to_dict())
         self.asked_as = header.model.key + json.dumps(asdict(replace(header.call, call_id="")))
         self.open: dict[int, Question] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import cast
 
 from pyspark import TaskContext
 
@@ -11,7 +12,7 @@ from spark_llm.conf import Settings
 from spark_llm.errors import LlmError
 from spark_llm.optimizer.core import CallSpec
 from spark_llm.serving.client import connect
-from spark_llm.serving.core import Call
+from spark_llm.serving.core import Call, Isolation, Terms
 from spark_llm.serving.exchange import Exchange
 from spark_llm.serving.local import LocalExchange
 from spark_llm.serving.worker.rendezvous import WorkerConf
@@ -58,8 +59,18 @@ def open_exchange(spec: CallSpec, settings: Settings, call: Call) -> Exchange:
         return LocalExchange.shared(model, call)
     worker = connect(worker_conf(settings))
     return worker.exchange(
-        call, model, application=application_id(spec), execution=execution_id(), pool=settings.text("pool")
+        call,
+        model,
+        application=application_id(spec),
+        execution=execution_id(),
+        pool=settings.text("pool"),
+        terms=terms(settings),
     )
+
+
+def terms(settings: Settings) -> Terms:
+    """What a query asks for beside its question."""
+    return Terms(isolation=cast(Isolation, settings.text("cache.isolation")))
 
 
 def worker_conf(settings: Settings) -> WorkerConf:

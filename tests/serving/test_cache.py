@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
-from spark_llm.serving.cache.radix import PrefixCache
+from spark_llm.serving.cache.radix import KEPT_ROOTS, PrefixCache
 
 
 class Oracle:
@@ -96,13 +96,13 @@ def test_random_operations_keep_every_page_right(page_size, pages):
     oracle.cache.clear()
     oracle.check()
     assert oracle.cache.pool.free == pages
-    assert list(oracle.cache.nodes()) == [oracle.cache.root]
+    assert list(oracle.cache.nodes()) == [oracle.cache.root()]
 
 
-def put(cache: PrefixCache, tokens: list[int]) -> None:
+def put(cache: PrefixCache, tokens: list[int], domain: str = "") -> None:
     """Leave a prefix in the cache, as a finished sequence does."""
     run = np.array(tokens, np.int32)
-    node = cache.match(run)
+    node = cache.match(run, domain)
     cache.lock(node)
     own = cache.allocate(cache.pool.pages_for(len(run)) - node.end // cache.page_size)
     table = np.concatenate([cache.table(node)[: node.end // cache.page_size], own])
@@ -111,8 +111,8 @@ def put(cache: PrefixCache, tokens: list[int]) -> None:
     cache.pool.release(own)
 
 
-def matched(cache: PrefixCache, tokens: list[int]) -> int:
-    return cache.matched_length(np.array(tokens, np.int32))
+def matched(cache: PrefixCache, tokens: list[int], domain: str = "") -> int:
+    return cache.matched_length(np.array(tokens, np.int32), domain)
 
 
 def test_prefixes_match_to_the_token_and_splits_copy_nothing():
@@ -143,3 +143,17 @@ def test_allocation_beyond_what_can_be_evicted_changes_nothing():
     assert cache.allocate(2) is None
     assert matched(cache, [1] * 8) == 8
     assert cache.pool.available == 1
+
+
+def test_nothing_is_found_from_another_isolation_domain():
+    cache = PrefixCache(8, 4)
+    put(cache, [1, 2, 3, 4, 5, 6], "pool a")
+    assert [matched(cache, [1, 2, 3, 4, 5], domain) for domain in ("pool a", "pool b", "")] == [5, 0, 0]
+    cache.check_integrity()
+
+
+def test_roots_of_forgotten_domains_do_not_pile_up():
+    cache = PrefixCache(8, 4)
+    for number in range(3 * KEPT_ROOTS):
+        cache.match(np.array([1], np.int32), f"query {number}")
+    assert sum(1 for _ in cache.nodes()) <= KEPT_ROOTS

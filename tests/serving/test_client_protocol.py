@@ -15,7 +15,7 @@ from spark_llm.serving.protocol import (
     StreamHeader,
     batch_to_finished,
     batch_to_requests,
-    check_schema,
+    check_requests,
     finished_to_batch,
     requests_to_batch,
 )
@@ -73,7 +73,7 @@ def test_headers_survive_the_wire():
 
 def test_another_schema_is_refused():
     with pytest.raises(EngineFailure, match="schema of protocol"):
-        check_schema(pa.record_batch([[1]], names=["x"]))
+        check_requests(pa.record_batch([[1]], names=["x"]))
 
 
 def test_frames_carry_heads_and_bodies_of_any_size_until_the_end():

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -261,3 +262,14 @@ def test_answers_end_at_the_context(checkpoint):
 def test_the_library_needs_no_transformers():
     code = "import sys, spark_llm.serving.engines.native; assert 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_cached_prefixes_stay_within_their_isolation_domain(checkpoint):
+    engine = engine_for(checkpoint)
+    cached = []
+    for number, domain in enumerate(["pool a", "pool a", "pool b"]):
+        request = replace(requests_for(CALL, ROWS[:1])[0], request_id=number, domain=domain)
+        engine.submit([request])
+        cached.append(drain(engine)[number].usage.cached)
+    assert [tokens > 0 for tokens in cached] == [False, True, False]
+    engine.check_integrity()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from pyarrow import flight
-from spark_llm.serving.core import Call, Constraint, ModelRef, RowError, Usage
+from spark_llm.serving.core import Call, Constraint, ModelRef, RowError, Terms, Usage
 from spark_llm.serving.protocol import PROTOCOL, UP, StreamHeader, from_metadata, requests_to_batch
 from spark_llm.serving.worker.ensure import call_options, connect, ensure
 from spark_llm.serving.worker.rendezvous import Endpoint
@@ -269,3 +269,14 @@ def test_logs_hold_no_user_data(worker):
         exchange.submit(requests(CALL, ["a secret question"]))
         drain(exchange, 1)
     assert "secret question" not in Path(worker.rendezvous.log).read_text()
+
+
+@pytest.mark.parametrize(("isolation", "hits"), [("none", [0, 1, 1]), ("pool", [0, 1, 0]), ("query", [0, 0, 0])])
+def test_the_prefix_cache_is_separable_by_pool_and_query(worker, isolation, hits):
+    """The same long prompt by two queries of one pool, then by one of another pool."""
+    cached = []
+    for execution, pool in (("1", "a"), ("2", "a"), ("3", "b")):
+        with worker.exchange(execution=execution, pool=pool, terms=Terms(isolation)) as exchange:
+            exchange.submit(requests(CALL, ["x" * 400]))
+            cached.append(drain(exchange, 1)[0].usage.cached > 0)
+    assert cached == [bool(hit) for hit in hits]

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from spark_llm.serving.client import WorkerConf, connect
+from spark_llm.serving.client import DEFAULT_TERMS, WorkerConf, connect
 from spark_llm.serving.core import Call, EngineFailure, ModelRef, Request
 from spark_llm.serving.worker.rendezvous import Rendezvous, worker_key
 
@@ -40,8 +40,8 @@ class Worker:
     def model(self, **args):
         return ModelRef(engine="stub", args={"calls_dir": str(self.calls_dir), **args})
 
-    def exchange(self, call=None, *, execution="1", pool="default", model=None, **args):
-        return self.client.exchange(call or Call("c", "p"), model or self.model(**args), "app", execution, pool)
+    def exchange(self, call=None, *, execution="1", pool="default", model=None, terms=DEFAULT_TERMS, **args):
+        return self.client.exchange(call or Call("c", "p"), model or self.model(**args), "app", execution, pool, terms)
 
     def asked(self):
         """Prompts that reached an engine."""
