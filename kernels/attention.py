@@ -13,7 +13,14 @@ from torch import Tensor
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, *, scale: float, mask: Tensor | None = None, causal: bool = False
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    softcap: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Attention with grouped-query heads.
 
@@ -26,26 +33,37 @@ def attend(
         Added to the scores, of q's dtype; every query must see at least one key.
     causal : bool
         Query i sees keys 0..i; needs Lq == Lk and no mask.
+    softcap : float
+        If not 0, scores become softcap · tanh(scores / softcap) before the mask.
 
     Returns
     -------
     out : [B, Hq, Lq, D] of q's dtype
     lse : [B, Hq, Lq] in float32
     """
-    if q.device.type == "cpu":
+    if q.device.type == "cpu" and not softcap:
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             q, k, v, 0.0, causal, attn_mask=mask, scale=scale
         )
-    return attend_reference(q, k, v, scale=scale, mask=mask, causal=causal)
+    return attend_reference(q, k, v, scale=scale, mask=mask, causal=causal, softcap=softcap)
 
 
 def attend_reference(
-    q: Tensor, k: Tensor, v: Tensor, *, scale: float, mask: Tensor | None = None, causal: bool = False
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    softcap: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """`attend` by its formula, in float32, on any device."""
     groups = q.shape[1] // k.shape[1]
     k, v = (x.repeat_interleave(groups, dim=1).float() for x in (k, v))
     scores = q.float() @ k.transpose(-1, -2) * scale
+    if softcap:
+        scores = torch.tanh(scores / softcap) * softcap
     if causal:
         hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
         scores = scores.masked_fill(hidden, -torch.inf)

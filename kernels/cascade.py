@@ -54,13 +54,19 @@ class Group:
     diagonal: bool = True
     query_positions: Int | None = None
     key_offsets: Int | None = None
+    window: int = 0
 
 
-def plan_cascade(queries: Sequence[Query], page_size: int) -> list[Group]:
+def plan_cascade(queries: Sequence[Query], page_size: int, window: int = 0) -> list[Group]:
     """Cover every (query, visible key) pair exactly once; the diagonal groups come first.
 
     Queries should stand in the order of their page tables (`table_order`), so that the rows of sharers are contiguous.
+    With a window that is shorter than some context, every request reads its own last pages.
     """
+    if window and any(q.end > window for q in queries):
+        depths = [max(0, q.start - window + 1) // page_size for q in queries]
+        rests = [_Rest(q, d, q.end - q.start, q.end - d * page_size) for q, d in zip(queries, depths, strict=True)]
+        return [_padded(bucket, page_size, window) for bucket in _buckets(sorted(rests, key=_size))]
     groups: list[Group] = []
     depths = [0] * len(queries)
     for first, last, start, end in _shared_runs(queries, page_size):
@@ -141,7 +147,7 @@ def _span(q: Query, first: int, last: int, page_size: int) -> tuple[Int, int, in
 def _private(items: list[tuple[Query, int]], page_size: int) -> Iterator[Group]:
     """What each request does not share, from its depth on, in padded groups of like size."""
     rests = [_Rest(q, depth, q.end - max(q.start, depth * page_size), q.end - depth * page_size) for q, depth in items]
-    for bucket in _buckets(sorted((r for r in rests if r.queries > 0), key=lambda r: (r.queries, r.keys))):
+    for bucket in _buckets(sorted((r for r in rests if r.queries > 0), key=_size)):
         if len(bucket) == 1:
             (rest,) = bucket
             q = rest.query
@@ -159,6 +165,10 @@ class _Rest(NamedTuple):
     keys: int
 
 
+def _size(rest: _Rest) -> tuple[int, int]:
+    return rest.queries, rest.keys
+
+
 def _buckets(rests: list[_Rest]) -> Iterator[list[_Rest]]:
     bucket: list[_Rest] = []
     useful = widest = 0
@@ -174,7 +184,7 @@ def _buckets(rests: list[_Rest]) -> Iterator[list[_Rest]]:
         yield bucket
 
 
-def _padded(bucket: list[_Rest], page_size: int) -> Group:
+def _padded(bucket: list[_Rest], page_size: int, window: int = 0) -> Group:
     """Padding repeats a request's last query (an equal value is written twice) and page 0 (hidden by position)."""
     keys = max(rest.keys for rest in bucket)
     counts = np.array([rest.queries for rest in bucket])[:, None]
@@ -184,4 +194,5 @@ def _padded(bucket: list[_Rest], page_size: int) -> Group:
     positions = ends - counts + np.minimum(np.arange(counts.max()), counts - 1)
     pages = pad_tables([r.query.table[r.depth : -(-r.query.end // page_size)] for r in bucket]).astype(np.int64)
     offsets = np.array([rest.depth * page_size for rest in bucket])
-    return Group(rows + positions - starts, pages, 0, keys, query_positions=positions, key_offsets=offsets)
+    at = rows + positions - starts
+    return Group(at, pages, 0, keys, query_positions=positions, key_offsets=offsets, window=window)

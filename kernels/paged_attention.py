@@ -23,22 +23,27 @@ class PagedBatch:
     """The requests of a step on the model's device.
 
     Request r owns rows `query_starts[r]:query_starts[r + 1]` of the step; they are its last positions before
-    `context_lens[r]`. Position p is at offset p % P of page `page_tables[r, p // P]`.
+    `context_lens[r]`. Position p is at offset p % P of page `page_tables[r, p // P]`. With a `window` each of them sees
+    its last `window` positions only.
     """
 
     query_starts: Tensor  # [R + 1]
     context_lens: Tensor  # [R]
     page_tables: Tensor  # [R, n], padded with 0
     parts: tuple[Part, ...]
+    window: int = 0
 
     @classmethod
-    def build(cls, queries: Sequence[Query], page_size: int, *, dtype: torch.dtype, device: torch.device) -> PagedBatch:
+    def build(
+        cls, queries: Sequence[Query], page_size: int, *, dtype: torch.dtype, device: torch.device, window: int = 0
+    ) -> PagedBatch:
         starts = [*(q.row for q in queries), queries[-1].row + queries[-1].end - queries[-1].start]
         return cls(
             query_starts=torch.tensor(starts, device=device),
             context_lens=torch.tensor([q.end for q in queries], device=device),
             page_tables=torch.from_numpy(pad_tables([q.table for q in queries])).to(device),
-            parts=tuple(Part.of(group, dtype, device) for group in plan_cascade(queries, page_size)),
+            parts=tuple(Part.of(group, dtype, device) for group in plan_cascade(queries, page_size, window)),
+            window=window,
         )
 
 
@@ -66,7 +71,9 @@ class Part:
             diagonal=group.diagonal,
         )
 
-    def attend(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    def attend(
+        self, q: Tensor, k_cache: Tensor, v_cache: Tensor, scale: float, softcap: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
         """Attention of this part's rows: [B * Lq, Hq, D] and [B * Lq, Hq]."""
         batch, length = self.shape
         heads, width = q.shape[1:]
@@ -78,7 +85,7 @@ class Part:
             mask = mask if mask is None else mask.expand(-1, -1, queries.shape[2], -1)
         else:
             queries = queries.transpose(1, 2)
-        out, lse = attend(queries, k, v, scale=scale, mask=mask, causal=self.causal)
+        out, lse = attend(queries, k, v, scale=scale, mask=mask, causal=self.causal, softcap=softcap)
         if length == 1:
             return out.reshape(batch, heads, width), lse.reshape(batch, heads)
         return out.transpose(1, 2).reshape(-1, heads, width), lse.transpose(1, 2).reshape(-1, heads)
@@ -89,7 +96,9 @@ class Part:
         return pages.view(self.shape[0], -1, *cache.shape[2:])[:, self.keys].transpose(1, 2)
 
 
-def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: PagedBatch, scale: float) -> Tensor:
+def paged_attention(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: PagedBatch, scale: float, *, softcap: float = 0.0
+) -> Tensor:
     """Causal attention of every row over its request's cached positions up to its own.
 
     Parameters
@@ -108,7 +117,7 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: PagedBat
     out = torch.empty(q.shape, dtype=torch.float32 if merges else q.dtype, device=q.device)
     lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
     for part in batch.parts:
-        part_out, part_lse = part.attend(q, k_cache, v_cache, scale)
+        part_out, part_lse = part.attend(q, k_cache, v_cache, scale, softcap)
         if not part.diagonal:
             known_out, known_lse = out[part.rows], lse[part.rows]  # views, where the rows are a slice
             merge_states(known_out, known_lse, part_out, part_lse)
@@ -118,17 +127,22 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: PagedBat
     return out.to(q.dtype)
 
 
-def paged_attention_reference(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: PagedBatch, scale: float) -> Tensor:
+def paged_attention_reference(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: PagedBatch, scale: float, *, softcap: float = 0.0
+) -> Tensor:
     """`paged_attention` by its formula, one request at a time."""
     outs = []
     for r, length in enumerate(batch.context_lens.tolist()):
         rows = q[batch.query_starts[r] : batch.query_starts[r + 1]]
         k, v = (cache[batch.page_tables[r].long()].flatten(0, 1)[:length] for cache in (k_cache, v_cache))
-        positions = torch.arange(length - len(rows), length, device=q.device)
-        hidden = torch.arange(length, device=q.device) > positions[:, None]
+        positions = torch.arange(length - len(rows), length, device=q.device)[:, None]
+        keys = torch.arange(length, device=q.device)
+        hidden = keys > positions
+        if batch.window:
+            hidden |= keys <= positions - batch.window
         mask = torch.zeros(hidden.shape, dtype=q.dtype, device=q.device).masked_fill(hidden, -torch.inf)
         heads_first = (x.transpose(0, 1)[None] for x in (rows, k, v))
-        out, _ = attend_reference(*heads_first, scale=scale, mask=mask[None, None])
+        out, _ = attend_reference(*heads_first, scale=scale, mask=mask[None, None], softcap=softcap)
         outs.append(out[0].transpose(0, 1))
     return torch.cat(outs)
 
@@ -145,5 +159,7 @@ def _mask(group: Group, dtype: torch.dtype, device: torch.device) -> Tensor | No
         return None
     keys = group.key_offsets[:, None] + np.arange(group.first, group.last)
     visible = keys[:, None, :] <= group.query_positions[:, :, None]
+    if group.window:
+        visible &= keys[:, None, :] > group.query_positions[:, :, None] - group.window
     mask = np.where(visible, np.float32(0), np.float32(-np.inf))
     return torch.from_numpy(mask).to(device=device, dtype=dtype)[:, None]

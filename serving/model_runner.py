@@ -21,6 +21,7 @@ class ModelRunner:
         self.decoder, self.cache = decoder, cache
         self.page_size = cache.k.shape[2]
         self.device, self.dtype = cache.k.device, cache.k.dtype
+        self.windows = sorted(set(decoder.config.windows) or {0})
 
     def run(self, step: Step) -> tuple[list[Chunk], Tensor]:
         """Compute the step; returns the chunks whose next token is due and their logits [n, vocab] in float32."""
@@ -36,16 +37,16 @@ class ModelRunner:
         rows = ends - lengths
         positions = np.arange(ends[-1]) + np.repeat(starts - rows, lengths)
         queries = [Query(row, c.start, c.end, c.table) for row, c in zip(rows.tolist(), chunks, strict=True)]
-        batch = self._batch(queries)
+        batches = self._batches(queries)
         last = [Query(row, chunks[i].end - 1, chunks[i].end, chunks[i].table) for row, i in enumerate(due)]
         return StepInput(
             token_ids=self._tensor(np.concatenate([c.sequence.tokens[c.start : c.end] for c in chunks])),
             positions=self._tensor(positions),
             slots=self._tensor(self._slots(chunks, lengths, positions)),
             copies=self._copies(copies),
-            batch=batch,
+            batches=batches,
             logit_rows=self._tensor(ends[due] - 1),
-            logit_batch=batch if len(due) == ends[-1] else self._batch(last) if due else None,
+            logit_batches=batches if len(due) == ends[-1] else self._batches(last) if due else {},
         )
 
     def _slots(self, chunks: list[Chunk], lengths: Int, positions: Int) -> Int:
@@ -54,8 +55,15 @@ class ModelRunner:
         page, offset = np.divmod(positions, self.page_size)
         return tables[page + np.repeat(sizes.cumsum() - sizes, lengths)] * self.page_size + offset
 
-    def _batch(self, queries: list[Query]) -> PagedBatch:
-        return PagedBatch.build(queries, self.page_size, dtype=self.dtype, device=self.device)
+    def _batches(self, queries: list[Query]) -> dict[int, PagedBatch]:
+        """One for each window of the layers; windows that reach over every context share the one without."""
+        longest = max(q.end for q in queries)
+        batches = {}
+        for window in sorted({0 if window >= longest else window for window in self.windows}):
+            batches[window] = PagedBatch.build(
+                queries, self.page_size, dtype=self.dtype, device=self.device, window=window
+            )
+        return {window: batches[0 if window >= longest else window] for window in self.windows}
 
     def _copies(self, copies: list[PageCopy]) -> tuple[Tensor, Tensor] | None:
         """Source and target slots; a source that is itself copied in this step is followed to its origin."""

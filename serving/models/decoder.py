@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from spark_llm.kernels.experts import experts
 from spark_llm.kernels.kv_store import kv_copy, kv_store
 from spark_llm.kernels.paged_attention import PagedBatch, paged_attention
 from spark_llm.kernels.rms_norm import add_rms_norm, rms_norm
 from spark_llm.kernels.rotary import rotate
-from spark_llm.kernels.silu_and_mul import silu_and_mul
+from spark_llm.kernels.silu_and_mul import gelu_and_mul, silu_and_mul
 from spark_llm.serving.models.config import DecoderConfig
 from spark_llm.serving.models.rope import rope_table
-from spark_llm.serving.models.weights import DecoderWeights, LayerWeights
+from spark_llm.serving.models.weights import DecoderWeights, Experts, LayerWeights
 from torch import Tensor
 
 
@@ -33,15 +35,18 @@ class KVCache:
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
-    """The tokens of a step and where their keys and values go."""
+    """The tokens of a step and where their keys and values go.
+
+    `batches` and `logit_batches` hold a plan of the attention for each distinct window of the layers (0 for none).
+    """
 
     token_ids: Tensor  # [T]
     positions: Tensor  # [T]
     slots: Tensor  # [T]
     copies: tuple[Tensor, Tensor] | None  # slots copied after each layer's store: source, target
-    batch: PagedBatch
+    batches: Mapping[int, PagedBatch]
     logit_rows: Tensor  # [n]: the rows whose next token is asked for
-    logit_batch: PagedBatch | None  # of these rows alone, for the last layer; None where there are none
+    logit_batches: Mapping[int, PagedBatch]  # of these rows alone, for the last layer; empty where there are none
 
 
 class Decoder:
@@ -50,8 +55,12 @@ class Decoder:
     def __init__(self, config: DecoderConfig, weights: DecoderWeights, max_length: int) -> None:
         self.config, self.weights = config, weights
         embedding = weights.embedding
-        tables = rope_table(config.rope, config.head_dim, max_length)
-        self.cos, self.sin = (table.to(embedding.device, embedding.dtype)[:, None] for table in tables)
+        ropes = [config.rope, config.local_rope or config.rope]
+        tables = [rope_table(rope, config.head_dim, max_length) for rope in ropes]
+        self._angles = [
+            [table.to(embedding.device, embedding.dtype)[:, None] for table in pair] for pair in tables
+        ]  # of layers without and with a window
+        self._gate = gelu_and_mul if config.activation == "gelu_tanh" else silu_and_mul
 
     @torch.inference_mode()
     def forward(self, step: StepInput, cache: KVCache) -> Tensor:
@@ -59,26 +68,36 @@ class Decoder:
 
         The last layer is computed for the rows of the logits alone, but for its keys and values.
         """
-        eps = self.config.norm_eps
-        rotation = self.cos[step.positions], self.sin[step.positions]
+        config, eps = self.config, self.config.norm_eps
+        rotations = self._rotations(step.positions)
         residual = self.weights.embedding[step.token_ids]
+        if config.embedding_scale != 1.0:
+            residual = residual * torch.tensor(config.embedding_scale, dtype=residual.dtype)
         x = torch.zeros_like(residual)
         for i, layer in enumerate(self.weights.layers):
+            window = config.window(i)
             x, residual = add_rms_norm(x, residual, layer.input_norm, eps)
-            q, k, v = self._project(x, layer, rotation)
+            q, k, v = self._project(x, layer, rotations[bool(window)])
             kv_store(k, v, cache.k[i], cache.v[i], step.slots)
             if step.copies is not None:
                 kv_copy(cache.k[i], cache.v[i], *step.copies)
-            batch: PagedBatch | None = step.batch
+            batches = step.batches
             if i + 1 == len(self.weights.layers):
-                q, residual, batch = q[step.logit_rows], residual[step.logit_rows], step.logit_batch
-            if batch is None:
-                return residual.new_empty((0, self.config.vocab_size), dtype=torch.float32)
-            x = paged_attention(q, cache.k[i], cache.v[i], batch, self.config.head_dim**-0.5)
-            x, residual = add_rms_norm(layer.output(x.flatten(1)), residual, layer.post_norm, eps)
-            x = layer.down(silu_and_mul(layer.gate_up(x)))
+                q, residual, batches = q[step.logit_rows], residual[step.logit_rows], step.logit_batches
+            if not batches:
+                return residual.new_empty((0, config.vocab_size), dtype=torch.float32)
+            x = self._attend(q, cache, i, batches[window])
+            x, residual = add_rms_norm(self._normed(layer.output(x), layer.output_norm), residual, layer.post_norm, eps)
+            x = self._normed(self._feed_forward(x, layer), layer.feed_forward_norm)
         x, _ = add_rms_norm(x, residual, self.weights.norm, eps)
-        return self.weights.head(x).float()
+        logits = self.weights.head(x).float()
+        return logits if not config.logit_softcap else _softcap(logits, config.logit_softcap)
+
+    def _rotations(self, positions: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Cosines and sines of the positions, for layers without and with a window."""
+        whole, local = self._angles
+        rotation = whole[0][positions], whole[1][positions]
+        return [rotation, rotation if self.config.local_rope is None else (local[0][positions], local[1][positions])]
 
     def _project(
         self, x: Tensor, layer: LayerWeights, rotation: tuple[Tensor, Tensor]
@@ -93,3 +112,31 @@ class Decoder:
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = rms_norm(q, layer.q_norm, config.norm_eps), rms_norm(k, layer.k_norm, config.norm_eps)
         return rotate(q, *rotation), rotate(k, *rotation), v
+
+    def _attend(self, q: Tensor, cache: KVCache, layer: int, batch: PagedBatch) -> Tensor:
+        config = self.config
+        out = paged_attention(
+            q, cache.k[layer], cache.v[layer], batch, config.score_scale, softcap=config.attention_softcap
+        )
+        return out.flatten(1)
+
+    def _feed_forward(self, x: Tensor, layer: LayerWeights) -> Tensor:
+        part = layer.feed_forward
+        if not isinstance(part, Experts):
+            return part.down(self._gate(part.gate_up(x)))
+        return experts(
+            x,
+            part.router(x),
+            part.gate_up,
+            part.down,
+            chosen=self.config.experts_per_token,
+            normalized=self.config.normalized_experts,
+            activation=self._gate,
+        )
+
+    def _normed(self, x: Tensor, weight: Tensor | None) -> Tensor:
+        return x if weight is None else rms_norm(x, weight, self.config.norm_eps)
+
+
+def _softcap(x: Tensor, cap: float) -> Tensor:
+    return torch.tanh(x / cap) * cap

@@ -26,15 +26,31 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedForward:
+    gate_up: Linear  # rows of gate, up
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """E feed-forwards, of which a router chooses some for each token."""
+
+    router: Linear  # [E, hidden]
+    gate_up: Tensor  # [E, 2·I, hidden], rows of gate, up
+    down: Tensor  # [E, hidden, I]
+
+
+@dataclass(frozen=True, slots=True)
 class LayerWeights:
     input_norm: Tensor
     qkv: Linear  # rows of q, k, v
     output: Linear
     post_norm: Tensor
-    gate_up: Linear  # rows of gate, up
-    down: Linear
+    feed_forward: FeedForward | Experts
     q_norm: Tensor | None = None  # [head_dim]
     k_norm: Tensor | None = None
+    output_norm: Tensor | None = None  # of attention's output
+    feed_forward_norm: Tensor | None = None  # of the feed-forward's output
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,32 +92,75 @@ def load_weights(directory: Path, config: DecoderConfig, *, dtype: torch.dtype, 
     return weights
 
 
-def hugging_face_decoder(source: Source, config: DecoderConfig) -> DecoderWeights:
-    """Assemble the weights by the names that Llama, Qwen2 and Qwen3 share."""
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a family names the tensors of a layer; the rest is common to all."""
 
-    def linear(*names: str, bias: bool) -> Linear:
+    post_norm: str = "post_attention_layernorm"
+    output_norm: str = ""
+    feed_forward_norm: str = ""
+    experts: str = "mlp"
+    gate: str = "gate_proj"
+    up: str = "up_proj"
+    down: str = "down_proj"
+
+
+LAYOUTS = {
+    "llama": Layout(),
+    "mixtral": Layout(experts="block_sparse_moe", gate="w1", up="w3", down="w2"),
+    "gemma2": Layout(
+        post_norm="pre_feedforward_layernorm",
+        output_norm="post_attention_layernorm",
+        feed_forward_norm="post_feedforward_layernorm",
+    ),
+}
+"""Of what the families call their tensors; a configuration names one of them."""
+
+
+def hugging_face_decoder(source: Source, config: DecoderConfig) -> DecoderWeights:
+    """Assemble the weights by Hugging Face's names."""
+    layout = LAYOUTS[config.names]
+
+    def norm(name: str) -> Tensor:
+        weight = source(f"{name}.weight")
+        return (weight.float() + config.norm_offset).to(weight.dtype) if config.norm_offset else weight
+
+    def linear(*names: str, bias: bool = False) -> Linear:
         parts = [source(f"{name}.weight") for name in names]
         biases = [source(f"{name}.bias") for name in names] if bias else []
         return Linear(_cat(parts), _cat(biases) if biases else None)
 
-    def layer(prefix: str) -> LayerWeights:
-        attention, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
+    def feed_forward(prefix: str, index: int) -> FeedForward | Experts:
+        if not config.num_experts or index in config.dense_layers:
+            mlp = f"{prefix}.mlp"
+            gate_up = linear(f"{mlp}.gate_proj", f"{mlp}.up_proj", bias=config.mlp_bias)
+            return FeedForward(gate_up, linear(f"{mlp}.down_proj", bias=config.mlp_bias))
+        mlp = f"{prefix}.{layout.experts}"
+        experts = [f"{mlp}.experts.{e}" for e in range(config.num_experts)]
+        gate_ups = [linear(f"{expert}.{layout.gate}", f"{expert}.{layout.up}").weight for expert in experts]
+        downs = [source(f"{expert}.{layout.down}.weight") for expert in experts]
+        return Experts(linear(f"{mlp}.gate"), torch.stack(gate_ups), torch.stack(downs))
+
+    def layer(index: int) -> LayerWeights:
+        prefix = f"model.layers.{index}"
+        attention = f"{prefix}.self_attn"
         return LayerWeights(
-            input_norm=source(f"{prefix}.input_layernorm.weight"),
+            input_norm=norm(f"{prefix}.input_layernorm"),
             qkv=linear(*(f"{attention}.{part}_proj" for part in "qkv"), bias=config.qkv_bias),
             output=linear(f"{attention}.o_proj", bias=config.output_bias),
-            post_norm=source(f"{prefix}.post_attention_layernorm.weight"),
-            gate_up=linear(f"{mlp}.gate_proj", f"{mlp}.up_proj", bias=config.mlp_bias),
-            down=linear(f"{mlp}.down_proj", bias=config.mlp_bias),
-            q_norm=source(f"{attention}.q_norm.weight") if config.qk_norm else None,
-            k_norm=source(f"{attention}.k_norm.weight") if config.qk_norm else None,
+            post_norm=norm(f"{prefix}.{layout.post_norm}"),
+            feed_forward=feed_forward(prefix, index),
+            q_norm=norm(f"{attention}.q_norm") if config.qk_norm else None,
+            k_norm=norm(f"{attention}.k_norm") if config.qk_norm else None,
+            output_norm=norm(f"{prefix}.{layout.output_norm}") if config.output_norms else None,
+            feed_forward_norm=norm(f"{prefix}.{layout.feed_forward_norm}") if config.output_norms else None,
         )
 
     embedding = source("model.embed_tokens.weight")
     return DecoderWeights(
         embedding=embedding,
-        layers=tuple(layer(f"model.layers.{i}") for i in range(config.num_layers)),
-        norm=source("model.norm.weight"),
+        layers=tuple(layer(i) for i in range(config.num_layers)),
+        norm=norm("model.norm"),
         head=Linear(embedding if config.tied_embeddings else source("lm_head.weight")),
     )
 

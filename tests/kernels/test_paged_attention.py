@@ -97,3 +97,18 @@ def test_attend_and_merge_equal_the_formula(dtype):
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     torch.testing.assert_close(out, whole.float(), atol=tolerance, rtol=tolerance)
     torch.testing.assert_close(lse, whole_lse, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("window", [1, 5, 40, 10**6])
+def test_windows_and_softcaps_equal_the_reference(window):
+    rng = np.random.default_rng(window)
+    for page_size in (1, 4, 16):
+        queries, rows = random_queries(rng, page_size, 9)
+        pages = 1 + max(int(q.table.max()) for q in queries)
+        k, v = torch.randn(2, pages, page_size, 2, 8)
+        q = torch.randn(rows, 4, 8)
+        batch = PagedBatch.build(queries, page_size, dtype=torch.float32, device=CPU, window=window)
+        for softcap in (0.0, 2.0):
+            got = paged_attention(q, k, v, batch, 0.9, softcap=softcap)
+            wanted = paged_attention_reference(q, k, v, batch, 0.9, softcap=softcap)
+            torch.testing.assert_close(got, wanted, atol=2e-6, rtol=1e-5)

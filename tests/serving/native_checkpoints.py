@@ -34,6 +34,13 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 128}
+SLIDING = {"sliding_window": 24, "head_dim": 8}
+GEMMA3_ROPE = {
+    "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+    "full_attention": {"rope_type": "linear", "rope_theta": 5000.0, "factor": 2.0},
+}
+MOE = {"num_experts_per_tok": 2, "num_local_experts": 6}
 FAMILIES = {
     "llama": ("LlamaConfig", {}),
     "llama-biased": ("LlamaConfig", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
@@ -44,6 +51,30 @@ FAMILIES = {
     ),
     "qwen2": ("Qwen2Config", {"tie_word_embeddings": True}),
     "qwen3": ("Qwen3Config", {"head_dim": 16}),
+    "llama-yarn": ("LlamaConfig", {"rope_parameters": YARN}),
+    "llama-dynamic": (
+        "LlamaConfig",
+        {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1000.0, "factor": 2.0}},
+    ),
+    "qwen2-sliding": ("Qwen2Config", {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1}),
+    "mistral": ("MistralConfig", SLIDING),
+    "mistral-whole": ("MistralConfig", {"sliding_window": None, "head_dim": 16}),
+    "mixtral": ("MixtralConfig", MOE | {"sliding_window": 24}),
+    "qwen3-moe": (
+        "Qwen3MoeConfig",
+        {**MOE, "num_experts": 6, "moe_intermediate_size": 24, "mlp_only_layers": [1], "norm_topk_prob": True},
+    ),
+    "gemma": ("GemmaConfig", {"head_dim": 16}),
+    "gemma2": ("Gemma2Config", SLIDING | {"query_pre_attn_scalar": 20}),
+    "gemma3": (
+        "Gemma3TextConfig",
+        SLIDING
+        | {
+            "query_pre_attn_scalar": 12,
+            "rope_parameters": GEMMA3_ROPE,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+    ),
 }
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -81,7 +112,8 @@ def write_checkpoint(directory: Path, family: str = "llama", *, shard: str | Non
 
 def oracle(directory: Path):
     """The checkpoint in transformers, in float32."""
-    return transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    return load(directory, dtype=torch.float32, attn_implementation="eager").eval()
 
 
 def oracle_greedy(model, prompt: list[int], count: int) -> list[int]:

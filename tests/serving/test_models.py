@@ -31,8 +31,9 @@ def edit(directory, name="config.json", **changes):
         ({"architectures": ["MambaForCausalLM"]}, "architecture 'MambaForCausalLM'"),
         ({"architectures": None}, "architecture '(none named)'"),
         ({"hidden_act": "gelu"}, "activation 'gelu'"),
-        ({"use_sliding_window": True}, "attention 'sliding_attention'"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rope scaling 'yarn'"),
+        ({"use_bidirectional_attention": True}, "attention 'bidirectional'"),
+        ({"partial_rotary_factor": 0.5}, "rotation of a part of the head '0.5'"),
+        ({"rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, "rope scaling 'longrope'"),
     ],
 )
 def test_what_the_decoder_does_not_compute_is_refused_by_name(tmp_path, changes, named):

@@ -56,7 +56,7 @@ def test_greedy_answers_equal_transformers(tmp_path, family):
     assert answers(drain(engine)) == answers_of(directory, ROWS, CALL)
 
 
-@pytest.mark.parametrize("family", ["llama3", "qwen3"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_logits_equal_transformers(tmp_path, family):
     directory = write_checkpoint(tmp_path, family)
     engine = engine_for(directory, max_batch_tokens=7)

@@ -1,0 +1,241 @@
+"""The native engine beside vLLM (CPU): the same checkpoint, token ids, threads and KV memory, in alternation.
+
+    python benchmarks/engine.py --workload filter --rows 500 --vs vllm --json
+
+Makes a seeded random-weight Llama of 56 million parameters and a tokenizer trained on the table. Each pair asks another
+question, so that no prefix is cached; within a pair both engines answer the same prompts, one after the other, and the
+line is that of the pair with the median ratio. Where one token decides an answer, vLLM is asked for that token alone,
+without a grammar. `mfu`: the time of the prompt's matrix products at the rate of `torch.mm(out=)`, over the whole time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from checkpoint import CONFIG, write_checkpoint
+from spark_llm.optimizer.core import CallSpec, Field
+from spark_llm.optimizer.plan import plan_call
+from spark_llm.serving.core import Call, Constraint, ModelRef
+from spark_llm.serving.worker.package import link_package
+from tables import movies
+
+from spark_llm.executor.runner import CallRunner, Window
+
+HERE = Path(__file__).resolve().parent
+KV_TOKENS = 1 << 17
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "sentiment": {"enum": ["positive", "negative", "mixed"]},
+        "audience_score": {"enum": [1, 2, 3, 4, 5]},
+        "suitable_for_kids": {"type": "boolean"},
+        "main_genre": {"enum": ["comedy", "drama", "action", "documentary", "horror"]},
+    },
+    "required": ["sentiment", "audience_score", "suitable_for_kids", "main_genre"],
+    "additionalProperties": False,
+}
+WORKLOADS = {
+    "filter": Call("f", constraint=Constraint("choices", ["true", "false"]), max_tokens=8),
+    "classify": Call("c", constraint=Constraint("choices", ["positive", "negative", "mixed"]), max_tokens=8),
+    "extract": Call("e", constraint=Constraint("json_schema", json.dumps(SCHEMA)), max_tokens=96),
+    "summarize": Call("s", max_tokens=32),
+}
+ONE_TOKEN = ("filter", "classify")
+QUESTIONS = (
+    "Is the movie suitable for kids?",
+    "Would a critic recommend it?",
+    "Did the audience like what they saw?",
+    "What is the tone of the review?",
+    "How does the plot hold together?",
+    "Describe the acting.",
+    "Judge the direction.",
+    "Compare it with its genre.",
+)
+"""One per pair in turn."""
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    with tempfile.TemporaryDirectory() as name:
+        lines = list(measure(arguments, Path(name)))
+    lines.sort(key=lambda line: line.get("ratio") or line["native_rows_per_s"])
+    median = lines[len(lines) // 2]
+    if arguments.vs:
+        median["ratios"] = [line["ratio"] for line in lines]
+    results = HERE / "results"
+    results.mkdir(exist_ok=True)
+    with (results / "engine.jsonl").open("a") as out:
+        out.write(json.dumps(median) + "\n")
+    print(json.dumps(median) if arguments.json else "\n".join(f"{k:>24}  {v}" for k, v in median.items()))
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workload", choices=list(WORKLOADS), default="filter")
+    parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--sample", action="store_true", help="draw the rows from the whole table, not its beginning")
+    parser.add_argument("--vs", choices=["vllm"], help="the other engine; without it the native one runs alone")
+    parser.add_argument("--model", help="a model directory or 'default' instead of the benchmark's own checkpoint")
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--args", type=json.loads, default={}, help="settings of the native engine, as JSON")
+    parser.add_argument("--vllm-args", type=json.loads, default={}, help="settings of vLLM, as JSON")
+    parser.add_argument("--vllm-python", default=str(HERE.parent / ".venvs" / "vllm" / "bin" / "python"))
+    parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
+    return parser.parse_args()
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+    source, table = read_table(arguments)
+    texts = (value for column in table.columns for value in column.to_pylist() if value)
+    model = arguments.model or str(write_checkpoint(folder / "model", texts))
+    call, threads = WORKLOADS[arguments.workload], os.cpu_count() or 1
+    settings = {"dtype": "bfloat16", "kv_tokens": KV_TOKENS, "threads": threads, **arguments.args}
+    native = Child(ModelRef(model, "native", "", settings), sys.executable, folder)
+    other = Child(vllm_reference(arguments, model), arguments.vllm_python, folder) if arguments.vs else None
+    try:
+        for pair in range(arguments.pairs):
+            question = QUESTIONS[pair % len(QUESTIONS)]
+            path = folder / "requests.json"
+            instruction, requests = prompts(arguments.workload, question, table)
+            path.write_text(json.dumps(requests))
+            call = replace(call, instruction=instruction)
+            ours = native.run({"call": call.to_dict(), "requests": str(path)})
+            theirs = None
+            if other is not None:
+                simple = replace(call, constraint=Constraint(), max_tokens=1)
+                asked = simple if arguments.workload in ONE_TOKEN else call
+                theirs = other.run({"call": asked.to_dict(), "requests": str(path)})
+            ideal = native.run({"peak": {"shapes": weight_shapes(), "rows": 2048, "repeats": 5}})
+            yield {
+                "workload": arguments.workload,
+                "table": source,
+                "sample": arguments.sample,
+                "rows": len(requests),
+                "threads": threads,
+                **line(ours, theirs, len(requests), ideal, arguments.workload in ONE_TOKEN),
+            }
+    finally:
+        for child in filter(None, (native, other)):
+            child.close()
+
+
+def line(
+    ours: dict[str, Any], theirs: dict[str, Any] | None, rows: int, ideal: float, one_token: bool
+) -> dict[str, Any]:
+    answered = [native for native, error in zip(ours["answers"], [ours["errors"]] * rows, strict=True) if not error]
+    compared = {}
+    if theirs is not None:
+        same = statistics.mean(a == b for a, b in zip(ours["answers"], theirs["answers"], strict=True))
+        compared = {
+            "vllm_rows_per_s": round(rows / theirs["seconds"], 1),
+            "ratio": round(theirs["seconds"] / ours["seconds"], 3),
+            "cpu_ratio": round(theirs["cpu_seconds"] / ours["cpu_seconds"], 3),
+            "vllm_steps": theirs["steps"],
+            "vllm_computed_prefill_tokens": theirs["prompt_tokens"] - theirs["cached_tokens"],
+            **({} if one_token else {"equal_answers": round(same, 3)}),
+        }
+    return {
+        "native_rows_per_s": round(rows / ours["seconds"], 1),
+        "native_s": round(ours["seconds"], 3),
+        "native_cpu_s": round(ours["cpu_seconds"], 3),
+        **compared,
+        "native_steps": ours["steps"],
+        "answered": len(answered),
+        "prompt_tokens": ours["prompt_tokens"],
+        "output_tokens": ours["output_tokens"],
+        "computed_prefill_tokens": ours["prefill_tokens"],
+        "distinct_prefix_tokens": ours["distinct_prefix_tokens"],
+        "mfu": round(ideal * ours["prefill_tokens"] / ours["seconds"], 3),
+    }
+
+
+def read_table(arguments: argparse.Namespace) -> tuple[str, pa.Table]:
+    if not arguments.sample:
+        return movies(arguments.rows)
+    source, table = movies(15000)
+    return source, table.take(pa.array(random.Random(5).sample(range(table.num_rows), arguments.rows)))
+
+
+def prompts(workload: str, question: str, table: pa.Table) -> tuple[str, list[list[str]]]:
+    """Instruction and segments of each row, as a Spark task would lay them out."""
+    function = "llm_filter" if workload == "filter" else "llm"
+    result = "boolean" if workload == "filter" else "string"
+    fields = tuple(Field(name) for name in table.column_names)
+    spec = CallSpec(function, question, fields, {}, result, {})
+    sample = [column.slice(0, 2000).to_pylist() for column in table.columns]
+    runner = CallRunner(replace(spec, plan=plan_call(spec, sample, table.num_rows)))
+    window = Window([[column.combine_chunks() for column in table.columns]], len(fields), share=True)
+    columns = window.tuples()
+    questions = runner.questions(columns, range(len(columns[0])), window)
+    return runner.call.instruction, [list(q.segments) for q in questions]
+
+
+def vllm_reference(arguments: argparse.Namespace, model: str) -> ModelRef:
+    settings = {"dtype": "bfloat16", "kv_tokens": KV_TOKENS, "block_size": 32, "max_length": 4096}
+    return ModelRef(model, "vllm", arguments.vllm_python, {**settings, **arguments.vllm_args})
+
+
+def weight_shapes() -> list[list[int]]:
+    """Every [out, in] that a prompt token is multiplied with."""
+    hidden, inner, width = CONFIG["hidden_size"], CONFIG["intermediate_size"], CONFIG["head_dim"]
+    heads, kv_heads = CONFIG["num_attention_heads"], CONFIG["num_key_value_heads"]
+    layer = [[(heads + 2 * kv_heads) * width, hidden], [hidden, heads * width], [2 * inner, hidden], [hidden, inner]]
+    return layer * CONFIG["num_hidden_layers"]
+
+
+class Child:
+    """An engine in a process of its own, asked line by line."""
+
+    def __init__(self, model: ModelRef, python: str, folder: Path) -> None:
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+        if model.engine == "vllm":
+            environment["PYTHONPATH"] = str(link_package(folder / "package"))
+        self._log = (folder / f"{model.engine}.log").open("w+")
+        self._process = subprocess.Popen(
+            [python, str(HERE / "engine_child.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=environment,
+        )
+        self._send(asdict(model))
+        self._receive()
+
+    def run(self, job: dict[str, Any]) -> Any:
+        time.sleep(0.3)  # let the other engine's idle threads fall asleep
+        self._send(job)
+        return json.loads(self._receive())
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait(60)
+        self._log.close()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._process.stdin.write(json.dumps(message) + "\n")
+        self._process.stdin.flush()
+
+    def _receive(self) -> str:
+        answer = self._process.stdout.readline()
+        if not answer:
+            self._log.seek(0)
+            sys.exit(f"the engine's process ended:\n{self._log.read()[-3000:]}")
+        return answer
+
+
+if __name__ == "__main__":
+    main()
