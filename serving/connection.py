@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -20,10 +21,12 @@ from spark_llm.serving.protocol import (
     to_metadata,
 )
 from spark_llm.serving.totals import ClientTotals
-from spark_llm.serving.worker.ensure import call_options, connect
+from spark_llm.serving.worker.ensure import answers, call_options, connect
 from spark_llm.serving.worker.rendezvous import Endpoint
 
 CLOSE_SECONDS = 5.0
+SILENCE_SECONDS = 30.0
+"""A front that has said nothing for so long is asked whether it still answers; if not, it counts as lost."""
 
 
 class ConnectionLost(Exception):
@@ -58,8 +61,11 @@ class Connection:
             self._writer.begin(UP)
         except (pa.ArrowException, OSError) as problem:
             raise ConnectionLost from problem
+        self._heard = time.monotonic()
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
+        threading.Thread(target=self._watch, args=(endpoint,), daemon=True).start()
 
     def _read(self) -> None:
         with contextlib.suppress(StopIteration, pa.ArrowException, OSError):
@@ -68,9 +74,18 @@ class Connection:
         with self._room:
             self._ended = True
             self._room.notify()
+        self._over.set()
         self._inbox.put([])
 
+    def _watch(self, endpoint: Endpoint) -> None:
+        """End the stream of a front that hangs: reads and writes that wait for it then fail."""
+        while not self._over.wait(SILENCE_SECONDS):
+            if time.monotonic() - self._heard > SILENCE_SECONDS and not answers(endpoint):
+                self._reader.cancel()
+                return
+
     def _on_chunk(self, chunk: flight.FlightStreamChunk) -> None:
+        self._heard = time.monotonic()
         message = from_metadata(chunk.app_metadata)
         if totals := message.get("totals"):
             self.totals = ClientTotals(**{**totals, "first_errors": tuple(totals["first_errors"])})

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
+TRANSIENT = frozenset({"LLM_ROW_INTERRUPTED"})
+"""Conditions of rows that may well be answered when they are asked again."""
 FinishReason = Literal["stop", "length", "error", "cancelled"]
 ConstraintKind = Literal["none", "choices", "regex", "json_schema"]
 Isolation = Literal["none", "pool", "query"]

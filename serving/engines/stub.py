@@ -52,12 +52,14 @@ class StubEngine:
         `calls_dir`: folder that gets one line (sha256 of the prompt) per asked request in `<pid>.calls`;
         `fail_marker`: a prompt holding this text gives an error row;
         `crash_marker`: a prompt holding this text ends the process, `crash_times` (1) times per `calls_dir`;
+        `flaky_marker`: a prompt holding this text fails for a transient cause, `flaky_times` (1) times;
         `delay_ms`: pause per step; `batch`: requests per step (256); `echo`: answer with the prompt itself.
     """
 
     def __init__(self, args: Mapping[str, Any]) -> None:
         self._args = args
         self._waiting: dict[int, Request] = {}
+        self._flaky: dict[str, int] = {}
         self._previous: dict[str, str] = {}
         self._stats = dict.fromkeys(("steps", "prompt_tokens", "cached_tokens", "output_tokens"), 0)
 
@@ -95,6 +97,10 @@ class StubEngine:
     def _answer(self, request: Request, prompt: str) -> Finished:
         if (marker := self._args.get("fail_marker")) and marker in prompt:
             return _failed(request, "LLM_ROW_FAILED", "the stub was told to fail this prompt")
+        if (marker := self._args.get("flaky_marker")) and marker in prompt:
+            self._flaky[prompt] = self._flaky.get(prompt, 0) + 1
+            if self._flaky[prompt] <= self._args.get("flaky_times", 1):
+                return _failed(request, "LLM_ROW_INTERRUPTED", "the stub was told to fail this prompt for now")
         try:
             text = prompt if self._args.get("echo") else _sample(request, prompt)
         except (ValueError, re.error) as problem:

@@ -148,7 +148,9 @@ class VllmEngine:
             self._stats[f"{name}_tokens"] += value
         reason = REASONS.get(answer.finish_reason or "", "error")
         if reason == "error":
-            error = RowError("LLM_ROW_FAILED", "the engine could not answer this row: vLLM ended it with an error.")
+            error = RowError(
+                "LLM_ROW_INTERRUPTED", "the engine could not answer this row now: vLLM ended it with an error."
+            )
             return Finished(request_id, None, reason, usage, error)
         return Finished(request_id, answer.text, reason, usage)
 

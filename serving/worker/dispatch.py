@@ -8,10 +8,12 @@ ends the process stands alone.
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -24,8 +26,11 @@ from spark_llm.serving.worker.stream import Stream
 SPLIT = 32
 MAX_CRASHES = 3
 """A row that is alone in flight at a crash, and was in flight at so many, is given up."""
-MAX_FRUITLESS_CRASHES = 8
-"""Crashes in a row without a single answer, after which the model is given up."""
+MAX_FRUITLESS_CRASHES, MAX_FRUITLESS_CRASHES_PROVEN = 8, 256
+"""Crashes in a row without a single answer, after which the model is given up; the latter once it has answered at all:
+rows that end the process may be neighbours, as rows are sorted by prefix."""
+RETRY_SECONDS = 0.5
+"""Wait before a row is asked again; doubled each time."""
 
 Starter = Callable[
     [Callable[[ReplicaProcess, dict[str, Any], pa.Buffer], None], Callable[[ReplicaProcess], None]],
@@ -47,7 +52,10 @@ class Dispatch:
         self._sent: dict[int, Question] = {}
         self._held: deque[list[Question]] = deque()
         self._by_key: dict[Hashable, Question] = {}
+        self._later: list[tuple[float, Question]] = []
+        self._busy_since = 0.0
         self._fruitless = 0
+        self._proven = False
 
     def start(self) -> ReplicaProcess:
         """The running replica, started if need be; raises EngineFailure when its Python does not run."""
@@ -59,10 +67,11 @@ class Dispatch:
     def ask(self, stream: Stream, batch: pa.RecordBatch) -> None:
         """Take a batch of requests: answer from the memo, join equal questions in flight, send the rest."""
         size = batch.nbytes // max(1, batch.num_rows)
-        columns = (batch.column(name).to_pylist() for name in ("request_id", "identity", "seed"))
+        columns = [batch.column(name).to_pylist() for name in ("request_id", "identity", "seed")]
         known: list[Finished] = []
         fresh: list[Question] = []
         with self._lock:
+            stream.check_new(columns[0])
             replica = self.start()
             for row, (request_id, identity, seed) in enumerate(zip(*columns, strict=True)):
                 key = None if identity is None else (stream.domain, stream.asked_as, identity, seed)
@@ -71,18 +80,16 @@ class Dispatch:
                     stream.client.count(known[-1])
                     continue
                 if (question := self._by_key.get(key)) is None:
-                    question = Question(
-                        next(self._ids), key, batch, row, size, stream.call, stream.client.name, stream.domain
-                    )
+                    question = stream.question(next(self._ids), key, batch, row, size)
                     fresh.append(question)
                     if key is not None:
                         self._by_key[key] = question
                 question.waiters.append((stream, request_id))
                 stream.open[request_id] = question
-            stream.take_room(size * (batch.num_rows - len(known)))
+            stream.take_room(size * batch.num_rows)
             ready = self._admit(fresh)
         if known:
-            stream.deliver(known, 0)
+            stream.deliver(known, size * len(known))
         send(replica, ready)
 
     def _admit(self, fresh: list[Question]) -> list[Question]:
@@ -90,8 +97,13 @@ class Dispatch:
         if self._held or (self._fruitless and self._sent):
             self._held.append(fresh)
             return []
-        self._sent.update((question.id, question) for question in fresh)
+        self._note_sent(fresh)
         return fresh
+
+    def _note_sent(self, questions: list[Question]) -> None:
+        if not self._sent:
+            self._busy_since = time.monotonic()
+        self._sent.update((question.id, question) for question in questions)
 
     def cancel(self, stream: Stream) -> None:
         """Forget everything this stream waits for; what others wait for too goes on."""
@@ -127,18 +139,39 @@ class Dispatch:
     def _on_finished(self, rows: Sequence[Finished]) -> None:
         deliveries: Deliveries = {}
         with self._lock:
-            self._fruitless = 0
+            self._fruitless, self._proven = 0, True
             for row in rows:
-                if (question := self._sent.get(row.request_id)) is not None:
+                if (question := self._sent.get(row.request_id)) is None:
+                    continue
+                if question.may_retry(row):
+                    self._ask_later(question)
+                else:
                     self._settle(question, row, deliveries)
         deliver(deliveries)
         self._send_held()
 
+    def _ask_later(self, question: Question) -> None:
+        del self._sent[question.id]
+        self._later.append((time.monotonic() + RETRY_SECONDS * 2 ** (question.asked - 1), question))
+        question.asked += 1
+
+    def _send_due(self) -> None:
+        """Ask again what failed for a transient cause and has waited long enough."""
+        now = time.monotonic()
+        with self._lock:
+            due = [question for when, question in self._later if when <= now and question.waiters]
+            self._later = [(when, question) for when, question in self._later if when > now and question.waiters]
+            if not due:
+                return
+            replica, ready = self.start(), self._admit(due)
+        send(replica, ready)
+
     def _settle(self, question: Question, row: Finished, deliveries: Deliveries) -> None:
         self._drop(question)
+        error = row.error and replace(row.error, attempts=row.error.attempts + question.asked - 1)
         for number, (stream, request_id) in enumerate(question.waiters):
             usage = Usage() if number else row.usage
-            own = Finished(request_id, row.text, row.finish_reason, usage, row.error, shared=number > 0)
+            own = Finished(request_id, row.text, row.finish_reason, usage, error, shared=number > 0)
             stream.open.pop(request_id, None)
             stream.client.count(own)
             if question.key is not None and row.text is not None:
@@ -151,7 +184,7 @@ class Dispatch:
             group: list[Question] = []
             while self._held and not self._sent and not group:
                 group = [question for question in self._held.popleft() if question.waiters]
-            self._sent.update((question.id, question) for question in group)
+            self._note_sent(group)
             replica = self._replica
         if replica is not None:
             send(replica, group)
@@ -193,7 +226,7 @@ class Dispatch:
         if replica.capacity is None:
             message = "the engine's process ended while it loaded the model."
             return EngineFailure(condition="LLM_ENGINE_START", message=message, remedy=f"{remedy}.")
-        if self._fruitless > MAX_FRUITLESS_CRASHES:
+        if self._fruitless > (MAX_FRUITLESS_CRASHES_PROVEN if self._proven else MAX_FRUITLESS_CRASHES):
             message = f"the engine's process was lost {self._fruitless} times while rows were in flight."
             remedy = f"{remedy}; memory is the usual cause: lower kv_tokens in spark.llm.engine.args."
             return EngineFailure(condition="LLM_WORKER_LOST", message=message, remedy=remedy)
@@ -202,18 +235,36 @@ class Dispatch:
     def fail(self, failure: EngineFailure, lost: Iterable[Question] = ()) -> None:
         """End every stream that waits for this model, and the replica; the next stream starts it anew."""
         with self._lock:
-            questions = [*lost, *self._sent.values(), *itertools.chain.from_iterable(self._held)]
+            later = (question for _, question in self._later)
+            questions = [*lost, *self._sent.values(), *itertools.chain.from_iterable(self._held), *later]
             streams = {stream for question in questions for stream, _ in question.waiters}
             replica, self._replica = self._replica, None
             self._sent, self._by_key, self._fruitless = {}, {}, 0
             self._held.clear()
+            self._later.clear()
         for stream in streams:
             stream.fail(failure)
         if replica is not None:
             replica.close()
 
-    def check_start(self, seconds: float) -> None:
-        """Give the replica up if it has not loaded its model within `seconds`."""
+    def tend(self, start_seconds: float, hang_seconds: float) -> None:
+        """Housekeeping: ask again what is due, end a replica that hangs, give up one that does not load its model."""
+        try:
+            self._send_due()
+        except EngineFailure as failure:
+            self.fail(failure)
+        self._end_if_hung(hang_seconds)
+        self._check_start(start_seconds)
+
+    def _end_if_hung(self, seconds: float) -> None:
+        with self._lock:
+            replica = self._replica
+            working = replica is not None and replica.capacity is not None and bool(self._sent)
+        if replica and working and time.monotonic() - max(replica.heard, self._busy_since) > seconds:
+            print(f"replica {replica.pid} said nothing for {seconds:g} s: it is started again", file=sys.stderr)
+            replica.kill()
+
+    def _check_start(self, seconds: float) -> None:
         with self._lock:
             replica = self._replica
             waited = 0.0 if replica is None or replica.capacity else time.monotonic() - replica.started
@@ -226,7 +277,7 @@ class Dispatch:
         """State of the replica, its own counters, and what is in flight."""
         with self._lock:
             replica, running = self._replica, len(self._sent)
-            waiting = sum(map(len, self._held))
+            waiting = sum(map(len, self._held)) + len(self._later)
         if replica is None:
             return {"state": "stopped", "in_flight": running, "held": waiting}
         state = "ready" if replica.capacity else "loading"

@@ -42,13 +42,16 @@ def act(endpoint: Endpoint, action: str) -> bytes:
 def find(rendezvous: Rendezvous) -> Endpoint | None:
     """The published front, if it answers."""
     endpoint = rendezvous.read()
-    if endpoint is None:
-        return None
+    return endpoint if endpoint is not None and answers(endpoint) else None
+
+
+def answers(endpoint: Endpoint) -> bool:
+    """Whether the front can be reached and does not hang."""
     try:
         act(endpoint, "ping")
     except (pa.ArrowException, OSError):
-        return None
-    return endpoint
+        return False
+    return True
 
 
 def ensure(conf: WorkerConf) -> Endpoint:
@@ -65,6 +68,7 @@ def ensure(conf: WorkerConf) -> Endpoint:
     with rendezvous.starting():
         if (endpoint := find(rendezvous)) is not None:
             return endpoint
+        rendezvous.end_silent()
         _start(conf, rendezvous)
         endpoint = rendezvous.read()
     if endpoint is None:

@@ -84,7 +84,7 @@ class Host:
             self._clients.expire(time.time())
             dispatches = [dispatch for model in self._models.values() for dispatch in model.dispatches]
         for dispatch in dispatches:
-            dispatch.check_start(self._conf.start_seconds)
+            dispatch.tend(self._conf.start_seconds, self._conf.hang_seconds)
         replaced = self._rendezvous.owner() != os.getpid()
         return not replaced and self._idle_seconds() < self._conf.idle_seconds
 

@@ -41,7 +41,7 @@ class ReplicaProcess:
         on_frame: Callable[[ReplicaProcess, dict[str, Any], pa.Buffer], None],
         on_exit: Callable[[ReplicaProcess], None],
     ) -> None:
-        self.started = time.monotonic()
+        self.started = self.heard = time.monotonic()
         self.capacity: dict[str, Any] | None = None
         self.stats: dict[str, float] = {}
         self._on_frame, self._on_exit = on_frame, on_exit
@@ -59,10 +59,15 @@ class ReplicaProcess:
     def _receive(self) -> None:
         try:
             while (frame := self.channel.receive()) is not None:
+                self.heard = time.monotonic()
                 self._on_frame(self, *frame)
         finally:
             self.close()
             self._on_exit(self)
+
+    def kill(self) -> None:
+        """End a process that hangs; `on_exit` follows."""
+        self._process.kill()
 
     def close(self) -> None:
         """End the process: it ends by itself when its socket closes, and is killed when it does not."""

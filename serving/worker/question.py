@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from spark_llm.serving.core import Finished, RowError
+from spark_llm.serving.core import TRANSIENT, Finished, RowError
 from spark_llm.serving.protocol import UP
 
 if TYPE_CHECKING:
@@ -35,8 +35,15 @@ class Question:
     call: str
     client: str
     domain: str
+    attempts: int
     waiters: list[tuple[Stream, int]] = field(default_factory=list)
+    asked: int = 1
     crashes: int = 0
+
+    def may_retry(self, row: Finished) -> bool:
+        """Whether this end of the question was transient and it may be asked once more."""
+        transient = row.error is not None and row.error.condition in TRANSIENT
+        return transient and self.asked < self.attempts
 
 
 def send(replica: ReplicaProcess, questions: Sequence[Question]) -> None:

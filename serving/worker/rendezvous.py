@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import signal
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -29,8 +30,8 @@ class WorkerConf:
     ----------
     dir : str
         Private folder of the worker; '' for the user's default.
-    idle_seconds, start_seconds : float
-        Life without leases and streams; wait for a front, and for a model, to be ready.
+    idle_seconds, start_seconds, hang_seconds : float
+        Life without leases and streams; wait for a front, and for a model, to be ready; silence of a model at work.
     inflight_bytes, memo_bytes : int
         Prompt bytes in flight per stream; bytes of answers remembered per client.
     python : str
@@ -42,6 +43,7 @@ class WorkerConf:
     dir: str = ""
     idle_seconds: float = 60.0
     start_seconds: float = 120.0
+    hang_seconds: float = 300.0
     inflight_bytes: int = 64 << 20
     memo_bytes: int = 256 << 20
     python: str = ""
@@ -119,6 +121,13 @@ class Rendezvous:
         if self.owner() in {pid, None}:
             self.file.unlink(missing_ok=True)
             self.socket.unlink(missing_ok=True)
+
+    def end_silent(self) -> None:
+        """Kill the published front, which does not answer: it would hold the memory that its successor needs."""
+        pid = self.owner()
+        with contextlib.suppress(OSError):
+            if pid is not None and b"spark_llm.serving.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
 
     def owner(self) -> int | None:
         """Process id in the published file, alive or not."""

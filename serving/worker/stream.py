@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
+from collections.abc import Hashable
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,10 @@ import pyarrow as pa
 from spark_llm.serving.core import EngineFailure, Finished
 from spark_llm.serving.protocol import StreamHeader, failure_to_dict, finished_to_batch, to_metadata
 from spark_llm.serving.worker.clients import Client
+from spark_llm.serving.worker.question import Question
 
 if TYPE_CHECKING:
     from pyarrow import flight
-    from spark_llm.serving.worker.question import Question
 
 
 @dataclass(slots=True)
@@ -41,6 +42,16 @@ class Stream:
         self._bytes = 0
         self._room = threading.Condition()
         self._outbox: queue.SimpleQueue[_Delivery] = queue.SimpleQueue()
+
+    def check_new(self, request_ids: list[int]) -> None:
+        """Raise EngineFailure where the client uses a request id for two open requests."""
+        if len(set(request_ids)) < len(request_ids) or not self.open.keys().isdisjoint(request_ids):
+            message, remedy = "a request id stands for two open requests.", "Give each request of a stream its own."
+            raise EngineFailure("LLM_WORKER_START", message, remedy)
+
+    def question(self, number: int, key: Hashable | None, batch: pa.RecordBatch, row: int, size: int) -> Question:
+        """A row of a batch as a question to the replica; this stream is the first who asks it."""
+        return Question(number, key, batch, row, size, self.call, self.client.name, self.domain, self.terms.attempts)
 
     def wait_for_room(self) -> None:
         """Block while more bytes are in flight than allowed: the sender's flow control then stops the client."""

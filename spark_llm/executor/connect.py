@@ -70,7 +70,7 @@ def open_exchange(spec: CallSpec, settings: Settings, call: Call) -> Exchange:
 
 def terms(settings: Settings) -> Terms:
     """What a query asks for beside its question."""
-    return Terms(isolation=cast(Isolation, settings.text("cache.isolation")))
+    return Terms(cast(Isolation, settings.text("cache.isolation")), attempts=settings.integer("retry.attempts"))
 
 
 def worker_conf(settings: Settings) -> WorkerConf:
@@ -79,6 +79,7 @@ def worker_conf(settings: Settings) -> WorkerConf:
         dir=settings.text("worker.dir"),
         idle_seconds=settings.number("worker.idleSeconds"),
         start_seconds=settings.number("worker.startSeconds"),
+        hang_seconds=settings.number("worker.hangSeconds"),
         inflight_bytes=settings.integer("worker.inflightBytes"),
         memo_bytes=settings.integer("worker.memoBytes"),
         python=settings.text("python") or sys.executable,

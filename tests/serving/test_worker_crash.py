@@ -2,9 +2,12 @@
 
 import os
 import signal
+import time
 
 import pytest
+from spark_llm.serving import connection
 from spark_llm.serving.core import Call, ModelRef
+from spark_llm.serving.worker import ensure
 
 from tests.serving.worker_kit import alive, drain, failure_of, requests, wait_until
 
@@ -120,3 +123,63 @@ def test_replicas_end_with_their_front(worker, last_signal):
     front, replica = worker.pids()
     os.kill(front, last_signal)
     wait_until(lambda: not alive(front) and not alive(replica))
+
+
+def test_neighbours_that_all_end_the_process_fail_alone_once_the_model_has_answered(worker):
+    texts = [f"fine {i}" for i in range(300)]
+    texts[120:132] = [f"POISON {i}" for i in range(12)]
+    with worker.exchange(crash_marker="POISON", crash_times=999, batch=64) as exchange:
+        exchange.submit(requests(CALL, texts))
+        rows = drain(exchange, len(texts))
+    assert [i for i, row in rows.items() if row.error] == list(range(120, 132))
+
+
+def test_a_replica_that_hangs_is_started_again_and_asked_again(make_worker):
+    worker = make_worker(hang_seconds=1.0)
+    texts = [str(i) for i in range(200)]
+    with worker.exchange(delay_ms=20, batch=10, echo=True) as exchange:
+        exchange.submit(requests(CALL, texts))
+        first = exchange.poll(10)
+        hung = replica_pids(worker)[0]
+        os.kill(hung, signal.SIGSTOP)
+        rows = {row.request_id: row for row in first} | drain(exchange, len(texts) - len(first))
+        assert not alive(hung)
+    assert {i: row.text for i, row in rows.items()} == {i: "p" + text for i, text in enumerate(texts)}
+
+
+def test_a_replica_without_work_may_be_silent(make_worker):
+    worker = make_worker(hang_seconds=0.5)
+    with worker.exchange() as exchange:
+        exchange.submit(requests(CALL, ["a"]))
+        drain(exchange, 1)
+        before, until = replica_pids(worker), time.monotonic() + 2
+        wait_until(lambda: time.monotonic() > until)
+        assert replica_pids(worker) == before
+
+
+def test_a_front_that_hangs_is_replaced_and_its_rows_are_asked_again(worker, monkeypatch):
+    monkeypatch.setattr(connection, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(ensure, "PING_SECONDS", 3.0)
+    texts = [str(i) for i in range(200)]
+    with worker.exchange(delay_ms=20, batch=10, echo=True) as exchange:
+        exchange.submit(requests(CALL, texts))
+        first = exchange.poll(10)
+        front, replica = worker.pids()
+        os.kill(front, signal.SIGSTOP)
+        rows = {row.request_id: row for row in first} | drain(exchange, len(texts) - len(first))
+        wait_until(lambda: not alive(front) and not alive(replica))
+    assert {i: row.text for i, row in rows.items()} == {i: "p" + text for i, text in enumerate(texts)}
+
+
+@pytest.mark.parametrize(("times", "answered"), [(2, True), (3, False)])
+def test_only_transient_failures_are_asked_again(worker, times, answered):
+    args = {"flaky_marker": "FLAKY", "flaky_times": times, "fail_marker": "BAD"}
+    with worker.exchange(**args) as exchange:
+        exchange.submit(requests(CALL, ["FLAKY", "BAD", "fine"]))
+        rows = drain(exchange, 3)
+        assert exchange.totals.calls == 3
+    assert len(worker.asked()) == 3 + min(times, 2)
+    assert rows[1].error.attempts == 1
+    assert (rows[0].error is None) is answered
+    if not answered:
+        assert (rows[0].error.condition, rows[0].error.attempts) == ("LLM_ROW_INTERRUPTED", 3)
