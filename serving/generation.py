@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
+from spark_llm.serving.choices import Choices, Mask
 from spark_llm.serving.core import Call, FinishReason
-from spark_llm.serving.grammar import Grammar, Mask
+from spark_llm.serving.grammar import Grammar
 from spark_llm.serving.sampling import Draw
 from spark_llm.serving.tokenizer import Tokenizer
 
@@ -23,10 +24,16 @@ class Generation:
     """
 
     def __init__(
-        self, call: Call, tokenizer: Tokenizer, grammar: Grammar | None, stop_ids: frozenset[int], limit: int, seed: int
+        self,
+        call: Call,
+        tokenizer: Tokenizer,
+        grammar: Grammar | Choices | None,
+        stop_ids: frozenset[int],
+        limit: int,
+        seed: int,
     ) -> None:
         self._call, self._grammar, self._stop_ids, self._limit, self._seed = call, grammar, stop_ids, limit, seed
-        self._tokenizer, self._stream = tokenizer, tokenizer.stream()
+        self._tokenizer, self._stream = tokenizer, tokenizer.stream() if call.stop else None
         self._streamed = ""  # the text so far; kept only where stop strings are looked for
         self.tokens: list[int] = []
         self.finish_reason: FinishReason | None = None
@@ -77,7 +84,7 @@ class Generation:
 
     def _reaches_stop_string(self, token: int) -> bool:
         """Add the token's text; cut it before the first stop string that it completes."""
-        if not self._call.stop:
+        if self._stream is None:
             return False
         known = len(self._streamed)
         self._streamed += self._stream.add(token)

@@ -4,45 +4,37 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from functools import cached_property
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from spark_llm.serving.choices import Choices, ChoiceTree, Mask
 from spark_llm.serving.core import Constraint, EngineFailure
 from spark_llm.serving.tokenizer import Tokenizer
+from spark_llm.serving.vocabulary import Vocabulary
 from torch import Tensor
 
-Mask = NDArray[np.int32]
 CACHED_GRAMMARS = 256
 
 
 class GrammarCompiler:
-    """Compiles constraints for one tokenizer; equal ones once."""
+    """Compiles constraints for one tokenizer; equal ones once.
+
+    Choices need no grammar, where the vocabulary's bytes are known; others are xgrammar's, which is loaded by the first
+    of them: that takes seconds.
+    """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, stop_ids: frozenset[int]) -> None:
-        import xgrammar  # loaded by the first constrained call: it takes seconds
-
-        self._xgrammar, self._tokenizer, self.stop_ids = xgrammar, tokenizer, sorted(stop_ids)
-        backend = tokenizer.backend
-        vocab = sorted(backend.get_vocab(with_added_tokens=True).items(), key=lambda entry: entry[1])
-        encoded = [""] * (vocab[-1][1] + 1)
-        for token, token_id in vocab:
-            encoded[token_id] = token
-        info = xgrammar.TokenizerInfo(
-            encoded,
-            vocab_size=vocab_size,
-            stop_token_ids=self.stop_ids,
-            **xgrammar.TokenizerInfo._detect_metadata_from_hf(backend.to_str()),
-        )
-        self._compiler = xgrammar.GrammarCompiler(info, max_threads=1)
+        self._tokenizer, self._vocab_size, self.stop_ids = tokenizer, vocab_size, sorted(stop_ids)
         self._compiled: dict[tuple[str, str], Any] = {}
         self.words = -(-vocab_size // 32)
         self._only_stop = _mask_of(self.stop_ids, self.words)
-        raw_control = [i for i, token in enumerate(info.decoded_vocab) if any(byte < 0x20 for byte in token)]
-        self._no_control = ~_mask_of(raw_control, self.words)
 
-    def matcher(self, constraint: Constraint) -> Grammar:
+    def matcher(self, constraint: Constraint) -> Grammar | Choices:
         """A matcher at the start of an answer.
 
         Raises
@@ -56,20 +48,55 @@ class GrammarCompiler:
             if len(self._compiled) == CACHED_GRAMMARS:
                 self._compiled.pop(next(iter(self._compiled)))
             self._compiled[key] = self._compile(constraint, value)
+        compiled = self._compiled[key]
+        if isinstance(compiled, ChoiceTree):
+            return compiled.matcher()
         # JSON never has raw control characters; xgrammar lets them into strings that have a length limit
         allowed = self._no_control if constraint.kind == "json_schema" else ~np.zeros(self.words, np.int32)
-        matcher = self._xgrammar.GrammarMatcher(self._compiled[key])
+        matcher = self._xgrammar.GrammarMatcher(compiled)
         return Grammar(matcher, self._tokenizer, self._only_stop, allowed)
 
     def _compile(self, constraint: Constraint, value: str) -> Any:
+        if constraint.kind == "choices":
+            grammar = _choices_grammar(constraint.value)
+            if self._vocabulary.known:
+                return ChoiceTree(constraint.value, self._tokenizer, self._vocabulary, self._only_stop)
         try:
             if constraint.kind == "choices":
-                return self._compiler.compile_grammar(_choices_grammar(constraint.value))
+                return self._compiler.compile_grammar(grammar)
             if constraint.kind == "regex":
                 return self._compiler.compile_regex(value)
             return self._compiler.compile_json_schema(value, any_whitespace=False)
         except (RuntimeError, ValueError) as failure:
             raise bad_constraint(constraint.kind, _reason(failure)) from failure
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(self._tokenizer.backend)
+
+    @cached_property
+    def _xgrammar(self) -> Any:
+        return _load_xgrammar()
+
+    @cached_property
+    def _info(self) -> Any:
+        backend = self._tokenizer.backend
+        vocab = sorted(backend.get_vocab(with_added_tokens=True).items(), key=lambda entry: entry[1])
+        encoded = [""] * (vocab[-1][1] + 1)
+        for token, token_id in vocab:
+            encoded[token_id] = token
+        kind = self._xgrammar.TokenizerInfo
+        metadata = kind._detect_metadata_from_hf(backend.to_str())
+        return kind(encoded, vocab_size=self._vocab_size, stop_token_ids=self.stop_ids, **metadata)
+
+    @cached_property
+    def _compiler(self) -> Any:
+        return self._xgrammar.GrammarCompiler(self._info, max_threads=1)
+
+    @cached_property
+    def _no_control(self) -> Mask:
+        control = [i for i, token in enumerate(self._info.decoded_vocab) if any(byte < 0x20 for byte in token)]
+        return ~_mask_of(control, self.words)
 
 
 class Grammar:
@@ -98,7 +125,10 @@ class Grammar:
         The forced text is tokenized as it stands. Its last token is left to the model, which may join it with what
         follows, unless the grammar ends there (jump-forward decoding; SGLang, arXiv 2312.07104, section 4).
         """
-        text = self._matcher.find_jump_forward_string()
+        try:
+            text = self._matcher.find_jump_forward_string()
+        except UnicodeDecodeError:  # it begins or ends inside of a character
+            text = ""
         tokens = self._tokenizer.encode(text).tolist() if text else []
         ahead = Grammar(self._matcher.fork(), self._tokenizer, self._only_stop, self._allowed) if tokens else self
         if not all(ahead.accept(token) for token in tokens):
@@ -118,14 +148,29 @@ class Grammar:
 
 
 def apply_masks(logits: Tensor, masks: dict[int, Mask]) -> None:
-    """Set logits [n, vocab] of tokens that a row's mask forbids to -inf, in place."""
-    if not masks:
+    """Set logits [n, vocab] of tokens that a row's mask forbids to -inf, in place.
+
+    Rows with the same mask (not only an equal one) are masked together: the bits of a mask are unpacked once.
+    """
+    rows_of: dict[int, list[int]] = {}
+    for row, mask in masks.items():
+        rows_of.setdefault(id(mask), []).append(row)
+    if not rows_of:
         return
-    words = torch.from_numpy(np.stack(list(masks.values()))).to(logits.device)
-    bits = (words[..., None] >> torch.arange(32, dtype=torch.int32, device=logits.device)) & 1
-    rows = torch.tensor(list(masks), device=logits.device)
-    allowed = bits.flatten(1)[:, : logits.shape[1]].bool()
-    logits[rows] = logits[rows].masked_fill(~allowed, -torch.inf)
+    distinct = np.stack([masks[rows[0]] for rows in rows_of.values()])
+    bits = np.unpackbits(distinct.view(np.uint8), axis=1, count=logits.shape[1], bitorder="little")
+    forbidden = torch.from_numpy(bits == 0).to(logits.device)
+    if len(rows_of) == 1 and len(masks) == len(logits):
+        logits.masked_fill_(forbidden, -torch.inf)
+        return
+    rows = [row for group in rows_of.values() for row in group]
+    mask_of = np.repeat(np.arange(len(rows_of)), [len(group) for group in rows_of.values()])
+    chosen = forbidden[torch.from_numpy(mask_of).to(logits.device)]
+    if len(rows) == len(logits):
+        logits.masked_fill_(chosen[torch.tensor(rows, device=logits.device).argsort()], -torch.inf)
+    else:
+        at = torch.tensor(rows, device=logits.device)
+        logits[at] = logits[at].masked_fill(chosen, -torch.inf)
 
 
 def bad_constraint(kind: str, detail: str) -> EngineFailure:
@@ -140,6 +185,19 @@ def _choices_grammar(choices: Any) -> str:
     if not choices or not all(isinstance(choice, str) and choice for choice in choices):
         raise bad_constraint("choices", "it must be a list of texts, none of them empty")
     return "root ::= " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
+
+
+def _load_xgrammar() -> ModuleType:
+    """xgrammar, with a stand-in for transformers, whose classes it only names: loading them all takes seconds."""
+    if "transformers" in sys.modules:
+        return import_module("xgrammar")
+    stand_in = ModuleType("transformers")
+    stand_in.__getattr__ = lambda name: type(name, (), {})  # type: ignore[method-assign]
+    sys.modules["transformers"] = stand_in
+    try:
+        return import_module("xgrammar")
+    finally:
+        del sys.modules["transformers"]
 
 
 def _mask_of(tokens: list[int], words: int) -> Mask:

@@ -62,6 +62,7 @@ class PromptComposer:
     def __init__(self, directory: Path, tokenizer: Tokenizer) -> None:
         self.template, self._tokenizer = ChatTemplate(directory), tokenizer
         self._split: dict[str | None, tuple[str, str]] = {}
+        self._framed: tuple[Call, tuple[Tokens, Tokens]] | None = None
 
     def prepare(self, requests: Sequence[Request]) -> None:
         """Tokenize the segments of many requests at once; `compose` then finds them in the tokenizer's cache."""
@@ -75,7 +76,9 @@ class PromptComposer:
         EngineFailure
             When the chat template refuses the call's system message.
         """
-        before, after = self._frame(request.call)
+        if self._framed is None or self._framed[0] is not request.call:
+            self._framed = request.call, self._frame(request.call)
+        before, after = self._framed[1]
         return np.concatenate([before, *self._tokenizer.encode_pieces(request.segments), after])
 
     def _frame(self, call: Call) -> tuple[Tokens, Tokens]:

@@ -55,7 +55,16 @@ class Tokenizer:
         Names of special tokens are recognized in `markup` (chat templates) and are plain text in data. Pieces seen
         before come from a cache of the least recently used.
         """
-        new = [text for text in dict.fromkeys(texts) if (text, markup) not in self._pieces]
+        pieces = self._pieces
+        try:
+            found = [pieces[text, markup] for text in texts]
+        except KeyError:
+            pass
+        else:
+            for text in texts:
+                pieces.move_to_end((text, markup))
+            return found
+        new = [text for text in dict.fromkeys(texts) if (text, markup) not in pieces]
         before = "\n" if self._adds_space else ""
         for text, ids in zip(new, self._encode([before + text for text in new], markup=markup), strict=True):
             start = len(self._newline) if before and ids[: len(self._newline)] == self._newline else 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from spark_llm.serving.allocator import keep_freed_memory
 from spark_llm.serving.cache.radix import PrefixCache, Tokens
+from spark_llm.serving.choices import Choices
 from spark_llm.serving.core import Capacity, EngineFailure, Finished, ModelRef, Request, RowError, Usage
 from spark_llm.serving.generation import Generation
 from spark_llm.serving.grammar import Grammar, GrammarCompiler, apply_masks
@@ -136,7 +137,7 @@ class NativeEngine:
         else:
             self._report(sequence, generation)
 
-    def _grammar(self, request: Request) -> Grammar | None:
+    def _grammar(self, request: Request) -> Grammar | Choices | None:
         constraint = request.call.constraint
         if constraint.kind == "none":
             return None

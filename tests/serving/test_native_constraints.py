@@ -70,6 +70,11 @@ def test_regular_expressions_match(engine, pattern):
     assert any(f.finish_reason == "stop" for f in finished)
 
 
+def test_alternatives_that_share_a_part_of_a_character(engine):
+    finished, _ = ask(engine, constrained("regex", "日(本|曜)", max_tokens=32))
+    assert {f.text for f in finished} <= {"日本", "日曜"}
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_json_is_valid_against_its_schema(engine, temperature):
     call = constrained("json_schema", json.dumps(SCHEMA), max_tokens=120, temperature=temperature)
