@@ -56,7 +56,7 @@ def describe_answer(spec: CallSpec) -> Answer:
 def _choices(spec: CallSpec, texts: list[str], sentence: str) -> Answer:
     # A token is at least one byte, and one more ends the answer: a choice is never cut by default.
     longest = max(len(text.encode()) for text in texts) + 1
-    return Answer("choices", texts, sentence, spec.options.get("max_tokens", longest))
+    return Answer("choices", texts, sentence, _max_tokens(spec) if "max_tokens" in spec.options else longest)
 
 
 def _schema(spec: CallSpec) -> str:
@@ -77,10 +77,16 @@ def _checked(function: str, text: str) -> str:
 
 
 def _max_tokens(spec: CallSpec) -> int:
-    if "max_tokens" in spec.options:
-        return spec.options["max_tokens"]
-    key = "spark.llm.maxTokens"
-    text = spec.conf.get(key, "256")
+    given, limit = spec.options.get("max_tokens"), _setting(spec, "spark.llm.limit.outputTokens", "32768")
+    tokens = _setting(spec, "spark.llm.maxTokens", "256") if given is None else given
+    if tokens > limit:
+        what = f"{spec.function}() asks for answers of up to {tokens} tokens"
+        raise InvalidCall("LLM_LIMIT_EXCEEDED", what=what, key="spark.llm.limit.outputTokens", limit=limit)
+    return tokens
+
+
+def _setting(spec: CallSpec, key: str, default: str) -> int:
+    text = spec.conf.get(key, default)
     if not text.isdecimal() or int(text) < 1:
         raise InvalidCall(condition="LLM_BAD_CONF", key=key, value=text, detail="it must be an integer >= 1")
     return int(text)

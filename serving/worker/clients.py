@@ -23,7 +23,7 @@ class Client:
         self.name, self.pool = name, pool
         self.memo = AnswerMemo(memo_bytes)
         self.totals = ClientTotals()
-        self.streams = 0
+        self.streams = self.asked = 0
         self.last_seen = self.started = time.time()
         self._counts = dict.fromkeys(("rows", "calls", "shared", "prompt", "cached", "output"), 0)
 
@@ -39,6 +39,10 @@ class Client:
 
     def report(self, calls: int, errors: Sequence[RowError]) -> None:
         self.totals = add_totals(self.totals, calls, errors)
+
+    def reopen(self) -> None:
+        """A query of the same name after one that has ended (outside of queries the name is the application's)."""
+        self.started, self.asked = time.time(), 0
 
     def stats(self) -> dict[str, Any]:
         return {
@@ -56,13 +60,15 @@ class Client:
 class Clients:
     """All clients that the front has seen lately. The front's lock guards it."""
 
-    def __init__(self, memo_bytes: int) -> None:
-        self._memo_bytes = memo_bytes
+    def __init__(self, memo_bytes: int, memo_total_bytes: int) -> None:
+        self._memo_bytes, self._memo_total_bytes = memo_bytes, memo_total_bytes
         self._clients: OrderedDict[str, Client] = OrderedDict()
 
     def open(self, name: str, pool: str) -> Client:
         """The client of a stream that has just been opened."""
         client = self._clients.setdefault(name, Client(name, pool, self._memo_bytes))
+        if _ended(client, time.time()):
+            client.reopen()
         client.streams += 1
         return client
 
@@ -76,12 +82,23 @@ class Clients:
         return sum(client.streams for client in self._clients.values())
 
     def expire(self, now: float) -> None:
-        """Forget the answers of ended queries, and the oldest ended queries themselves."""
-        ended = [c for c in self._clients.values() if not c.streams and now - c.last_seen > QUERY_END_SECONDS]
+        """Forget the answers of ended queries, and the oldest ended queries themselves; keep to the total bytes."""
+        ended = [client for client in self._clients.values() if _ended(client, now)]
         for client in ended:
             client.memo.clear()
         for client in ended[: max(0, len(self._clients) - KEPT_CLIENTS)]:
             del self._clients[client.name]
 
+        remembered = sum(client.memo.bytes for client in self._clients.values())
+        for client in sorted(self._clients.values(), key=lambda client: (client.streams > 0, client.last_seen)):
+            if remembered <= self._memo_total_bytes:
+                return
+            remembered -= client.memo.bytes
+            client.memo.clear()
+
     def stats(self) -> list[dict[str, Any]]:
         return [client.stats() for client in self._clients.values()]
+
+
+def _ended(client: Client, now: float) -> bool:
+    return not client.streams and now - client.last_seen > QUERY_END_SECONDS

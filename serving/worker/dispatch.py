@@ -86,7 +86,8 @@ class Dispatch:
                         self._by_key[key] = question
                 question.waiters.append((stream, request_id))
                 stream.open[request_id] = question
-            stream.take_room(size * batch.num_rows)
+            stream.share.take(size * batch.num_rows)
+            stream.count_asked(len(fresh))
             ready = self._admit(fresh)
         if known:
             stream.deliver(known, size * len(known))

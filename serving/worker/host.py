@@ -10,13 +10,14 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-from spark_llm.serving.core import ModelRef, RowError
+from spark_llm.serving.core import EngineFailure, ModelRef, RowError
 from spark_llm.serving.protocol import StreamHeader
 from spark_llm.serving.worker import leases
 from spark_llm.serving.worker.clients import Clients
 from spark_llm.serving.worker.dispatch import Dispatch
 from spark_llm.serving.worker.process import ReplicaProcess
 from spark_llm.serving.worker.rendezvous import Rendezvous, WorkerConf
+from spark_llm.serving.worker.room import Room, Share
 from spark_llm.serving.worker.stream import Stream
 
 
@@ -32,7 +33,9 @@ class Host:
     def __init__(self, conf: WorkerConf, rendezvous: Rendezvous) -> None:
         self._conf, self._rendezvous = conf, rendezvous
         self._lock = threading.RLock()
-        self._clients = Clients(conf.memo_bytes)
+        self._clients = Clients(conf.memo_bytes, conf.memo_total_bytes)
+        self._room = Room(conf.queue_bytes)
+        self._streams: set[Stream] = set()
         self._models: dict[str, _Model] = {}
         self._started = self._last_stream = time.time()
 
@@ -47,7 +50,9 @@ class Host:
             dispatch.start()
             dispatch.streams += 1
             client = self._clients.open(header.client, header.pool)
-        return Stream(header, client, self._conf.inflight_bytes), dispatch
+            stream = Stream(header, client, Share(self._room, self._conf.inflight_bytes))
+            self._streams.add(stream)
+        return stream, dispatch
 
     def _dispatches(self, model: ModelRef) -> list[Dispatch]:
         """One for each replica: as many as the model fits into the GPUs, or one."""
@@ -61,7 +66,8 @@ class Host:
 
     def ask(self, stream: Stream, dispatch: Dispatch, batch: pa.RecordBatch) -> None:
         """Take a batch of requests of `stream`, waiting while it has too many bytes in flight."""
-        stream.wait_for_room()
+        stream.share.wait()
+        stream.check_deadline(time.time())
         dispatch.ask(stream, batch)
 
     def report(self, stream: Stream, calls: int, errors: list[dict[str, Any]]) -> None:
@@ -75,6 +81,7 @@ class Host:
         stream.end()
         with self._lock:
             dispatch.streams -= 1
+            self._streams.discard(stream)
             self._clients.close(stream.client)
             self._last_stream = time.time()
 
@@ -82,7 +89,13 @@ class Host:
         """Housekeeping, to be called about once a second; False once the worker should end."""
         with self._lock:
             self._clients.expire(time.time())
+            streams = list(self._streams)
             dispatches = [dispatch for model in self._models.values() for dispatch in model.dispatches]
+        for stream in streams:
+            try:
+                stream.check_deadline(time.time())
+            except EngineFailure as failure:
+                stream.fail(failure)
         for dispatch in dispatches:
             dispatch.tend(self._conf.start_seconds, self._conf.hang_seconds)
         replaced = self._rendezvous.owner() != os.getpid()

@@ -32,8 +32,10 @@ class WorkerConf:
         Private folder of the worker; '' for the user's default.
     idle_seconds, start_seconds, hang_seconds : float
         Life without leases and streams; wait for a front, and for a model, to be ready; silence of a model at work.
-    inflight_bytes, memo_bytes : int
-        Prompt bytes in flight per stream; bytes of answers remembered per client.
+    inflight_bytes, queue_bytes : int
+        Prompt bytes in flight per stream, and of all streams.
+    memo_bytes, memo_total_bytes : int
+        Bytes of answers remembered per client, and for all clients.
     python : str
         Interpreter of the front; '' for this one.
     gpus : str
@@ -45,7 +47,9 @@ class WorkerConf:
     start_seconds: float = 120.0
     hang_seconds: float = 300.0
     inflight_bytes: int = 64 << 20
+    queue_bytes: int = 512 << 20
     memo_bytes: int = 256 << 20
+    memo_total_bytes: int = 1 << 30
     python: str = ""
     gpus: str = field(default_factory=lambda: os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import queue
-import threading
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from spark_llm.serving.core import EngineFailure, Finished
+from spark_llm.serving.limits import check_deadline, check_rows
 from spark_llm.serving.protocol import StreamHeader, failure_to_dict, finished_to_batch, to_metadata
 from spark_llm.serving.worker.clients import Client
 from spark_llm.serving.worker.question import Question
+from spark_llm.serving.worker.room import Share
 
 if TYPE_CHECKING:
     from pyarrow import flight
@@ -28,19 +29,18 @@ class _Delivery:
 
 
 class Stream:
-    """Requests in flight of one exchange, bounded in bytes, and its outgoing queue.
+    """Requests in flight of one exchange, and its outgoing queue.
 
     `open` (guarded by the front's lock) maps the request ids in flight to their questions.
     """
 
-    def __init__(self, header: StreamHeader, client: Client, inflight_bytes: int) -> None:
+    def __init__(self, header: StreamHeader, client: Client, share: Share) -> None:
         self.client, self.domain, self.terms = client, header.domain, header.terms
         self.call = json.dumps(header.call.to_dict())
         self.asked_as = header.model.key + json.dumps(asdict(replace(header.call, call_id="")))
         self.open: dict[int, Question] = {}
-        self._limit = inflight_bytes
-        self._bytes = 0
-        self._room = threading.Condition()
+        self.share = share
+        self._failed = False
         self._outbox: queue.SimpleQueue[_Delivery] = queue.SimpleQueue()
 
     def check_new(self, request_ids: list[int]) -> None:
@@ -53,24 +53,27 @@ class Stream:
         """A row of a batch as a question to the replica; this stream is the first who asks it."""
         return Question(number, key, batch, row, size, self.call, self.client.name, self.domain, self.terms.attempts)
 
-    def wait_for_room(self) -> None:
-        """Block while more bytes are in flight than allowed: the sender's flow control then stops the client."""
-        with self._room:
-            self._room.wait_for(lambda: self._bytes < self._limit)
+    def check_deadline(self, now: float) -> None:
+        """Raise EngineFailure once the stream's query has run for too long."""
+        check_deadline(self.terms, now - self.client.started)
 
-    def take_room(self, size: int) -> None:
-        with self._room:
-            self._bytes += size
+    def count_asked(self, rows: int) -> None:
+        """Raise EngineFailure once the stream's query has asked too many rows."""
+        self.client.asked += rows
+        check_rows(self.terms, self.client.asked)
 
     def deliver(self, rows: list[Finished], freed: int) -> None:
         self._outbox.put(_Delivery(rows, freed))
 
     def fail(self, failure: EngineFailure) -> None:
         """Tell the client that no further row can be answered."""
-        self._outbox.put(_Delivery(failure=failure))
+        if not self._failed:
+            self._failed = True
+            self._outbox.put(_Delivery(failure=failure))
 
     def end(self) -> None:
         """Let `send_to` return."""
+        self.share.close()
         self._outbox.put(_Delivery(last=True))
 
     def send_to(self, writer: flight.MetadataRecordBatchWriter) -> None:
@@ -82,9 +85,7 @@ class Stream:
                     writer.write_with_metadata(finished_to_batch(delivery.rows), self._message(delivery))
             except (pa.ArrowException, OSError):
                 gone = True  # the client went away: keep taking, so that the reading side sees it too and ends
-            with self._room:
-                self._bytes -= delivery.freed
-                self._room.notify()
+            self.share.free(delivery.freed)
 
     def _next(self) -> _Delivery:
         delivery = self._outbox.get()

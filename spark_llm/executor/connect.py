@@ -56,7 +56,7 @@ def open_exchange(spec: CallSpec, settings: Settings, call: Call) -> Exchange:
         if model.engine not in IN_PROCESS_ENGINES:
             detail = f"engine {model.engine!r} needs the worker; in process: {', '.join(IN_PROCESS_ENGINES)}"
             raise LlmError("LLM_BAD_CONF", key="spark.llm.placement", value="inprocess", detail=detail)
-        return LocalExchange.shared(model, call)
+        return LocalExchange.shared(model, call, terms(settings))
     worker = connect(worker_conf(settings))
     return worker.exchange(
         call,
@@ -70,7 +70,12 @@ def open_exchange(spec: CallSpec, settings: Settings, call: Call) -> Exchange:
 
 def terms(settings: Settings) -> Terms:
     """What a query asks for beside its question."""
-    return Terms(cast(Isolation, settings.text("cache.isolation")), attempts=settings.integer("retry.attempts"))
+    return Terms(
+        isolation=cast(Isolation, settings.text("cache.isolation")),
+        max_rows=settings.integer("limit.rows"),
+        deadline_seconds=settings.number("limit.seconds"),
+        attempts=settings.integer("retry.attempts"),
+    )
 
 
 def worker_conf(settings: Settings) -> WorkerConf:
@@ -81,7 +86,9 @@ def worker_conf(settings: Settings) -> WorkerConf:
         start_seconds=settings.number("worker.startSeconds"),
         hang_seconds=settings.number("worker.hangSeconds"),
         inflight_bytes=settings.integer("worker.inflightBytes"),
+        queue_bytes=settings.integer("worker.queueBytes"),
         memo_bytes=settings.integer("worker.memoBytes"),
+        memo_total_bytes=settings.integer("worker.memoTotalBytes"),
         python=settings.text("python") or sys.executable,
         gpus=visible_gpus(),
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from spark_llm.conf import Settings
 from spark_llm.errors import LlmError
@@ -144,7 +145,7 @@ class CallRunner:
         return list(range(encoded.rows)), cells(encoded)
 
     def _unaskable(self, columns: Sequence[pa.Array]) -> dict[int, Answer]:
-        """Tuples that need no model: all fields NULL, or a field that is no text."""
+        """Tuples that need no model: all fields NULL, a field that is no text, or a prompt beyond its limit."""
         if not columns:
             return {}
         null = np.logical_and.reduce([np.asarray(column.is_null()) for column in columns])
@@ -153,6 +154,17 @@ class CallRunner:
             cause = LlmError("LLM_INVALID_UTF8", field=field.name)
             error = Answer(None, RowError(cause.condition, str(cause), 0))
             found.update({int(i): error for i in np.flatnonzero(~is_utf8(column))})
+        return found | self._too_long(columns)
+
+    def _too_long(self, columns: Sequence[pa.Array]) -> dict[int, Answer]:
+        limit, key = self.settings.integer("limit.promptBytes"), "spark.llm.limit.promptBytes"
+        sizes = np.full(len(columns[0]), len(self.call.instruction.encode()))
+        for column in columns:
+            sizes += np.asarray(pc.fill_null(pc.binary_length(column), 0), np.int64)
+        found = {}
+        for i in np.flatnonzero(sizes > limit):
+            cause = LlmError("LLM_LIMIT_EXCEEDED", what=f"a prompt of {sizes[i]} bytes", key=key, limit=limit)
+            found[int(i)] = Answer(None, RowError(cause.condition, str(cause), 0))
         return found
 
     def _answers(self, window: Window, asker: Asker, exchange: Exchange) -> pa.StructArray:

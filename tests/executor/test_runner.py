@@ -157,3 +157,26 @@ def test_the_pandas_form_answers_the_same(calls):
 def test_an_unknown_setting_names_the_near_one(calls):
     with pytest.raises(LlmError, match=r"spark\.llm\.modle.*did you mean spark\.llm\.model"):
         ask(calls, ["x"], conf={"spark.llm.modle": "m"})
+
+
+def test_a_prompt_beyond_its_limit_is_an_error_of_its_row(calls):
+    rows = ask(calls, ["x" * 10, "x" * 500, None], conf={"spark.llm.limit.promptBytes": "100"}, options={})
+    assert [row["error"] and row["error"]["condition"] for row in rows] == [None, "LLM_LIMIT_EXCEEDED", None]
+    assert "spark.llm.limit.promptBytes = 100" in rows[1]["error"]["message"]
+    assert rows[1]["error"]["attempts"] == 0
+    assert calls.count == 1
+
+
+def test_a_call_that_asks_for_longer_answers_than_allowed_is_refused(calls):
+    with pytest.raises(LlmError, match=r"spark\.llm\.limit\.outputTokens = 100"):
+        ask(calls, ["x"], options={"max_tokens": 101}, conf={"spark.llm.limit.outputTokens": "100"})
+    with pytest.raises(LlmError, match="LLM_LIMIT_EXCEEDED"):
+        ask(calls, ["x"], conf={"spark.llm.limit.rows": "0", "spark.llm.limit.outputTokens": "100"})
+    assert calls.count == 0
+
+
+def test_rows_and_time_are_limited_in_process_too(calls):
+    with pytest.raises(LlmError, match=r"spark\.llm\.limit\.rows = 2"):
+        ask(calls, ["a", "b", "c"], conf={"spark.llm.limit.rows": "2"})
+    with pytest.raises(LlmError, match=r"spark\.llm\.limit\.seconds = 0\.2"):
+        ask(calls, list("abcdef"), conf={"spark.llm.limit.seconds": "0.2"}, delay_ms=100, batch=1)

@@ -110,7 +110,7 @@ def test_the_memo_forgets_the_least_recently_used_beyond_its_bytes():
 
 
 def test_answers_are_forgotten_only_after_a_query_has_ended():
-    clients = Clients(memo_bytes=10_000)
+    clients = Clients(10_000, 10_000)
     client = clients.open("app/1", "default")
     client.memo.put("key", ("answer", "stop"))
     later = client.last_seen + 2 * QUERY_END_SECONDS
@@ -125,7 +125,7 @@ def test_answers_are_forgotten_only_after_a_query_has_ended():
 
 
 def test_old_clients_are_forgotten_once_there_are_many():
-    clients = Clients(memo_bytes=0)
+    clients = Clients(0, 0)
     for number in range(KEPT_CLIENTS + 5):
         clients.close(clients.open(f"app/{number}", "default"))
     clients.expire(time.time() + 2 * QUERY_END_SECONDS)
@@ -149,3 +149,25 @@ def test_client_and_front_are_free_of_torch_and_of_flight_objects():
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_the_answers_of_all_clients_are_bounded_together():
+    clients = Clients(memo_bytes=10_000, memo_total_bytes=2 * (ENTRY_BYTES + 10))
+    opened = [clients.open(f"app/{number}", "default") for number in range(3)]
+    for client in opened:
+        client.memo.put("key", ("x" * 10, "stop"))
+    clients.close(opened[1])
+    clients.expire(time.time())
+    assert [len(client.memo) for client in opened] == [1, 0, 1], "a client without a stream is forgotten first"
+
+
+def test_a_query_that_comes_back_after_its_end_starts_anew():
+    clients = Clients(0, 0)
+    client = clients.open("app/", "default")
+    client.asked, client.started = 7, 0.0
+    clients.close(client)
+    assert clients.open("app/", "default").asked == 7
+    clients.close(client)
+    client.last_seen -= 2 * QUERY_END_SECONDS
+    assert clients.open("app/", "default").asked == 0
+    assert client.started > 0

@@ -1,5 +1,6 @@
 """The worker over a real socket: answers by id, merging, memo, back-pressure, totals, bad input."""
 
+import contextlib
 import multiprocessing
 import threading
 from pathlib import Path
@@ -280,3 +281,84 @@ def test_the_prefix_cache_is_separable_by_pool_and_query(worker, isolation, hits
             exchange.submit(requests(CALL, ["x" * 400]))
             cached.append(drain(exchange, 1)[0].usage.cached > 0)
     assert cached == [bool(hit) for hit in hits]
+
+
+def test_a_query_may_ask_no_more_rows_than_its_limit_over_all_of_its_streams(worker):
+    terms, texts = Terms(max_rows=30), [str(i) for i in range(20)]
+    with worker.exchange(terms=terms) as exchange:
+        exchange.submit(requests(CALL, texts, identities=True))
+        drain(exchange, 20)
+    with worker.exchange(terms=terms) as exchange:
+        exchange.submit(requests(CALL, texts, identities=True))
+        assert all(row.shared for row in drain(exchange, 20).values()), "remembered answers are not asked"
+        exchange.submit(requests(CALL, [f"new {i}" for i in range(11)], first=100))
+        failure = failure_of(lambda: drain(exchange, 11))
+    assert failure.condition == "LLM_LIMIT_EXCEEDED"
+    assert "spark.llm.limit.rows = 30" in failure.message
+    assert len(worker.asked()) == 20
+
+
+def test_a_query_ends_at_its_deadline(worker):
+    def ask(execution, seconds):
+        terms = Terms(deadline_seconds=seconds)
+        with worker.exchange(execution=execution, terms=terms, delay_ms=100, batch=1) as exchange:
+            exchange.submit(requests(CALL, [str(i) for i in range(50)]))
+            drain(exchange, 50)
+
+    failure = failure_of(lambda: ask("1", 1.0))
+    assert failure.condition == "LLM_LIMIT_EXCEEDED"
+    assert "spark.llm.limit.seconds = 1" in failure.message
+    wait_until(lambda: worker.client.stats()["models"][0]["in_flight"] == 0)
+    ask("2", 0.0)
+
+
+def test_bytes_in_flight_of_all_streams_are_bounded_and_every_stream_goes_on(make_worker):
+    worker, seen = make_worker(queue_bytes=100_000), []
+    model = worker.model(delay_ms=10, batch=1)
+
+    def task(number):
+        with worker.exchange(execution=str(number), model=model) as exchange:
+            for start in range(0, 40, 2):
+                exchange.submit(requests(CALL, ["x" * 4000] * 2, first=start))
+            rows.append(len(drain(exchange, 40)))
+
+    rows = []
+    threads = [threading.Thread(target=task, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        models = worker.client.stats().get("models", [])
+        seen += [model["in_flight"] for model in models]
+        threads[0].join(0.05)
+    assert rows == [40] * 6
+    assert 10 < max(seen) <= 25 + 12, "what fits, and one batch of two rows from each of six streams"
+
+
+def test_answers_that_nobody_reads_stop_the_stream(make_worker):
+    """The memo answers at once; a client that does not take its answers may not fill the front's memory with them."""
+    worker = make_worker(inflight_bytes=50_000)
+    endpoint = ensure(worker.conf)
+    header = StreamHeader("app", "1", "default", worker.model(echo=True), CALL)
+    text = "x" * 5000
+    batches = [requests_to_batch(requests(CALL, [text], first=i, identities=True)) for i in range(5000)]
+    with connect(endpoint) as client:
+        writer, reader = client.do_exchange(
+            flight.FlightDescriptor.for_command(header.to_json()), call_options(endpoint)
+        )
+        writer.begin(UP)
+        writer.write_batch(batches[0])
+        reader.read_chunk()
+        sender = threading.Thread(target=_write_all, args=(writer, batches[1:]), daemon=True)
+        sender.start()
+        sender.join(3.0)
+        assert sender.is_alive(), "the front took 25 MB of requests whose answers nobody read"
+        answered = worker.client.stats()["clients"][0]["rows"]
+        reader.cancel()
+        sender.join()
+    assert answered < 4000
+
+
+def _write_all(writer, batches):
+    with contextlib.suppress(pa.ArrowException, OSError):
+        for batch in batches:
+            writer.write_batch(batch)
