@@ -13,6 +13,25 @@ from spark_llm.errors import LlmError
 from spark_llm.serving.core import ModelRef
 
 PREFIX = "spark.llm."
+ENDPOINT_TEXTS = {
+    "endpoint.url": "url",
+    "endpoint.keyEnv": "key_env",
+    "endpoint.keyFile": "key_file",
+    "endpoint.structured": "structured",
+}
+ENDPOINT_NUMBERS = {
+    "endpoint.concurrency": "concurrency",
+    "endpoint.requestsPerMinute": "requests_per_minute",
+    "endpoint.tokensPerMinute": "tokens_per_minute",
+    "endpoint.connectSeconds": "connect_seconds",
+    "endpoint.readSeconds": "read_seconds",
+    "endpoint.totalSeconds": "total_seconds",
+    "endpoint.retries": "retries",
+    "endpoint.patienceSeconds": "patience_seconds",
+    "price.prompt": "price_prompt",
+    "price.cached": "price_cached",
+    "price.output": "price_output",
+}
 
 
 @cache
@@ -88,7 +107,13 @@ class Settings:
         """The model to ask, `name` taking precedence over `spark.llm.model`."""
         engine = self.text("engine")
         python = self.text("engine.vllm.python") if engine == "vllm" else ""
-        return ModelRef(name or self.text("model"), engine, python, self.engine_args())
+        args = {**self.endpoint_args(), **self.engine_args()} if engine == "endpoint" else self.engine_args()
+        return ModelRef(name or self.text("model"), engine, python, args)
+
+    def endpoint_args(self) -> dict[str, Any]:
+        """What the endpoint engine is told, under the names it uses."""
+        texts = {argument: self.text(name) for name, argument in ENDPOINT_TEXTS.items()}
+        return texts | {argument: self.number(name) for name, argument in ENDPOINT_NUMBERS.items()}
 
 
 def conf_markdown() -> str:

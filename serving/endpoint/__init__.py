@@ -1,0 +1,1 @@
+"""What the endpoint engine needs to ask a server that speaks OpenAI's HTTP interface."""
