@@ -42,7 +42,7 @@ class WorkerClient:
         EngineFailure
             Where no worker can be had. A model that cannot be loaded is reported by `submit` or `poll`.
         """
-        if Path(model.name).is_dir():
+        if model.engine != "endpoint" and Path(model.name).is_dir():
             model = replace(model, name=str(Path(model.name).absolute()))
         leases.touch(worker_folder(self._conf.dir), application)
         return WorkerExchange(self._conf, StreamHeader(application, execution, pool, model, call, terms))

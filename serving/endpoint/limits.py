@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 WINDOW_SECONDS = 60.0
+MOST_AHEAD_SECONDS = 3600.0
 BURST_SHARE = 0.1
 """Share of a minute's allowance that may be used at once; the rest is spread over the minute."""
 _CLOCK = struct.Struct("<d")
@@ -73,7 +74,7 @@ class HostRate:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             raw = os.pread(descriptor, _CLOCK.size, 0)
             whole = _CLOCK.unpack(raw)[0] if len(raw) == _CLOCK.size else 0.0
-            whole = max(now, whole) if whole < now + 10 * WINDOW_SECONDS + self._burst_seconds else now  # a set-back clock
+            whole = max(now, whole) if whole < now + MOST_AHEAD_SECONDS else now  # the clock was set back
             # More than a burst can hold goes alone, when the allowance is whole.
             wait = whole + min(cost, self._burst_seconds) - self._burst_seconds - now
             if wait <= 1e-9 or force:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from spark_llm.errors import LlmError
 from spark_llm.serving.core import EngineFailure, Usage
+
+from spark_llm.errors import LlmError
 
 OPERATIONS = ("/chat/completions", "/completions", "/models")
 STRUCTURED = ("auto", "structured_outputs", "response_format", "none")
@@ -93,7 +94,7 @@ class EndpointSettings:
             raise bad_conf("key", "it holds blanks or characters that no HTTP header can carry")
         parts = urlsplit(self.url)
         if key and parts.scheme == "http" and not is_loopback(parts.hostname or "") and not self.plain_key:
-            detail = "the API key would travel unencrypted; use https, or engine.args {\"plain_key\": true}"
+            detail = 'the API key would travel unencrypted; use https, or engine.args {"plain_key": true}'
             raise bad_conf("url", detail)
         return key or None
 

@@ -28,7 +28,18 @@ def _vllm(model: ModelRef) -> Engine:
     return VllmEngine(model)
 
 
-ENGINES: dict[str, Callable[[ModelRef], Engine]] = {"native": _native, "stub": _stub, "vllm": _vllm}
+def _endpoint(model: ModelRef) -> Engine:
+    from spark_llm.serving.engines.endpoint import EndpointEngine
+
+    return EndpointEngine(model)
+
+
+ENGINES: dict[str, Callable[[ModelRef], Engine]] = {
+    "endpoint": _endpoint,
+    "native": _native,
+    "stub": _stub,
+    "vllm": _vllm,
+}
 
 
 def create_engine(model: ModelRef) -> Engine:

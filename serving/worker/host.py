@@ -56,7 +56,8 @@ class Host:
 
     def _dispatches(self, model: ModelRef) -> list[Dispatch]:
         """One for each replica: as many as the model fits into the GPUs, or one."""
-        gpus = [gpu for gpu in self._conf.gpus.split(",") if gpu]
+        here = model.engine != "endpoint"  # a server elsewhere needs no GPU of ours, and one process keeps its limits
+        gpus = [gpu for gpu in self._conf.gpus.split(",") if gpu and here]
         width = model.args.get("tensor_parallel_size", 1)
         width = width if isinstance(width, int) and width > 0 else 1  # the engine refuses it in its own words
         shares = [",".join(gpus[i : i + width]) for i in range(0, len(gpus), width)] or [""]

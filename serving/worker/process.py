@@ -17,6 +17,7 @@ import pyarrow as pa
 from spark_llm.serving.core import EngineFailure, ModelRef
 from spark_llm.serving.worker.frames import Channel
 from spark_llm.serving.worker.package import link_package
+from spark_llm.serving.worker.rendezvous import FOLDER_VARIABLE
 
 CLOSE_SECONDS = 5.0
 
@@ -81,7 +82,7 @@ class ReplicaProcess:
 
 def _spawn(model: ModelRef, channel: int, folder: Path, log: int, gpus: str) -> subprocess.Popen[bytes]:
     python = model.python or sys.executable
-    environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {})}
+    environment = {**os.environ, FOLDER_VARIABLE: str(folder), **({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {})}
     environment.pop("OMP_NUM_THREADS", None)  # Spark's, for one task: the engine computes for all tasks of the host
     if python != sys.executable:
         environment["PYTHONPATH"] = str(link_package(folder / f"python-{model.key}"))

@@ -21,6 +21,9 @@ from pathlib import Path
 from spark_llm.serving.core import EngineFailure
 from spark_llm.serving.protocol import PROTOCOL
 
+FOLDER_VARIABLE = "SPARK_LLM_WORKER_DIR"
+"""Environment variable by which a replica knows the worker's folder."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerConf:
