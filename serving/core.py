@@ -93,12 +93,27 @@ class Terms:
         Life of the query on one host; 0 = no limit.
     attempts : int
         Times that a row is asked while its engine's failures are transient.
+    weight : float
+        The pool's share of the engine beside other pools.
     """
 
     isolation: Isolation = "pool"
     max_rows: int = 0
     deadline_seconds: float = 0.0
     attempts: int = 3
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRef:
+    """Who pays: one query, in a pool. Pools share an engine by weight, the clients of one pool equally."""
+
+    name: str = ""
+    pool: str = "default"
+    weight: float = 1.0
+
+
+NOBODY = ClientRef()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +122,7 @@ class Request:
 
     `identity` (32 bytes) is the answer's identity without the model: equal identities may share one answer; None means
     that the request must be asked by itself. `group_id` ties calls over one row. `client` is who pays. The engine's
-    cache shares prefixes among requests of one `domain` only.
+    cache shares prefixes among requests of one `domain` only. `adapter` is a directory with a LoRA adapter, or ''.
     """
 
     request_id: int
@@ -116,8 +131,9 @@ class Request:
     identity: bytes | None = None
     group_id: int = 0
     seed: int | None = None
-    client: str = ""
+    client: ClientRef = NOBODY
     domain: str = ""
+    adapter: str = ""
 
 
 @dataclass(frozen=True, slots=True)

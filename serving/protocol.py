@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from spark_llm.serving.checked import from_json_object
-from spark_llm.serving.core import Call, EngineFailure, Finished, ModelRef, Request, RowError, Terms, Usage
+from spark_llm.serving.core import Call, ClientRef, EngineFailure, Finished, ModelRef, Request, RowError, Terms, Usage
 
 PROTOCOL = 2
 TEXT = "text"
@@ -62,6 +62,10 @@ class StreamHeader:
         return f"{self.application}/{self.execution}"
 
     @property
+    def payer(self) -> ClientRef:
+        return ClientRef(self.client, self.pool, self.terms.weight)
+
+    @property
     def domain(self) -> str:
         """Within it answers in flight and cached prefixes are shared; '' = everywhere."""
         return {"none": "", "pool": f"pool {self.pool}", "query": f"query {self.client}"}[self.terms.isolation]
@@ -82,6 +86,7 @@ class StreamHeader:
         try:
             header = from_json_object(cls, raw)
             _check_call(header.call)
+            _check_weight(header.terms.weight)
         except ValueError as problem:
             raise _refused(detail=f"the stream's header has missing or unknown parts: {problem}") from problem
         return header
@@ -90,6 +95,12 @@ class StreamHeader:
 def _refuse_constant(name: str) -> None:
     message = f"{name} is no JSON"
     raise ValueError(message)
+
+
+def _check_weight(weight: float) -> None:
+    if not 0 < weight < math.inf:
+        message = "Terms.weight is not positive"
+        raise ValueError(message)
 
 
 def _check_call(call: Call) -> None:
@@ -124,7 +135,7 @@ def requests_to_batch(requests: Sequence[Request]) -> pa.RecordBatch:
         pa.array([request.call.call_id for request in requests], pa.string()),
         pa.array([request.group_id for request in requests], pa.int64()),
         pa.ListArray.from_arrays(pa.array(ends), pieces),
-        pa.nulls(len(requests), pa.string()),
+        pa.array([request.adapter or None for request in requests], pa.string()),
         pa.array([request.seed for request in requests], pa.int64()),
         pa.array([request.identity for request in requests], pa.binary(32)),
     ]
@@ -149,18 +160,19 @@ def check_requests(batch: pa.RecordBatch) -> None:
         raise _refused(detail="a batch of requests is corrupt: offsets, NULLs, kinds of segments or their UTF-8")
 
 
-def batch_to_requests(batch: pa.RecordBatch, call: Call, client: str, domain: str = "") -> list[Request]:
+def batch_to_requests(batch: pa.RecordBatch, call: Call, client: ClientRef, domain: str = "") -> list[Request]:
     """The requests of a batch of schema `UP`, all of one `call`, `client` and isolation domain."""
     segments = batch.column("segments")
     texts = segments.flatten().field("payload").cast(pa.string()).to_pylist()
     lengths = segments.value_lengths().to_pylist()
-    ids, groups, seeds, identities = (
-        batch.column(name).to_pylist() for name in ("request_id", "group_id", "seed", "identity")
+    ids, groups, seeds, identities, adapters = (
+        batch.column(name).to_pylist() for name in ("request_id", "group_id", "seed", "identity", "adapter")
     )
     requests, start = [], 0
     for i, length in enumerate(lengths):
         pieces = tuple(texts[start : start + length])
-        requests.append(Request(ids[i], call, pieces, identities[i], groups[i], seeds[i], client, domain))
+        adapter = adapters[i] or ""
+        requests.append(Request(ids[i], call, pieces, identities[i], groups[i], seeds[i], client, domain, adapter))
         start += length
     return requests
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from spark_llm.serving.core import EngineFailure
 from spark_llm.serving.models.config import DecoderConfig
-from spark_llm.serving.scheduler.policy import POLICIES
+from spark_llm.serving.scheduler.dlpm import QUANTUM
+from spark_llm.serving.scheduler.policies import DEFAULT_POLICY, POLICIES
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MEMORY_SHARE = 0.25
@@ -29,7 +30,10 @@ class NativeSettings:
     max_running: int = 256
     max_length: int = 0
     page_size: int = 16
-    policy: str = "fcfs"
+    policy: str = DEFAULT_POLICY
+    quantum: int = int(QUANTUM)
+    requests_per_minute: int = 600
+    predict_lengths: bool = False
     threads: int = 0
 
     @classmethod
@@ -52,8 +56,9 @@ class NativeSettings:
         for name, accepted in (("dtype", ["auto", *DTYPES]), ("policy", list(POLICIES))):
             if getattr(settings, name) not in accepted:
                 raise _bad(args, f"'{name}' must be one of {', '.join(accepted)}")
-        if not (settings.max_batch_tokens and settings.max_running and settings.page_size):
-            raise _bad(args, "'max_batch_tokens', 'max_running' and 'page_size' must be positive")
+        for name in ("max_batch_tokens", "max_running", "page_size", "quantum", "requests_per_minute"):
+            if not getattr(settings, name):
+                raise _bad(args, f"'{name}' must be positive")
         return settings
 
     def torch_device(self) -> torch.device:

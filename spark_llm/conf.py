@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
@@ -92,16 +93,25 @@ class Settings:
 
     def engine_args(self) -> dict[str, Any]:
         """The JSON object of engine settings."""
-        text = self.text("engine.args")
+        return self._json_object("engine.args")
+
+    def pool_weight(self) -> float:
+        """The weight of this session's pool."""
+        weight = self._json_object("pool.weights").get(self.text("pool"), 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
+            text = self.text("pool.weights")
+            raise LlmError("LLM_BAD_CONF", key=PREFIX + "pool.weights", value=text, detail="weights must be positive")
+        return float(weight)
+
+    def _json_object(self, name: str) -> dict[str, Any]:
+        text = self.text(name)
         try:
-            args = json.loads(text)
+            value = json.loads(text)
         except json.JSONDecodeError as error:
-            raise LlmError(
-                "LLM_BAD_CONF", key=PREFIX + "engine.args", value=text, detail=f"not JSON: {error}"
-            ) from None
-        if not isinstance(args, dict):
-            raise LlmError("LLM_BAD_CONF", key=PREFIX + "engine.args", value=text, detail="not a JSON object")
-        return args
+            raise LlmError("LLM_BAD_CONF", key=PREFIX + name, value=text, detail=f"not JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise LlmError("LLM_BAD_CONF", key=PREFIX + name, value=text, detail="not a JSON object")
+        return value
 
     def model(self, name: str | None = None) -> ModelRef:
         """The model to ask, `name` taking precedence over `spark.llm.model`."""

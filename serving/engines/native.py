@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -21,11 +21,15 @@ from spark_llm.serving.models.directory import find_model, model_identity, read_
 from spark_llm.serving.models.weights import load_weights
 from spark_llm.serving.prompt import PromptComposer
 from spark_llm.serving.sampling import sample
-from spark_llm.serving.scheduler.policy import POLICIES
+from spark_llm.serving.scheduler.backlog import Backlog
+from spark_llm.serving.scheduler.policies import create_policy
 from spark_llm.serving.scheduler.scheduler import Scheduler
 from spark_llm.serving.scheduler.sequence import Sequence as TokenSequence
 from spark_llm.serving.settings import NativeSettings
 from spark_llm.serving.tokenizer import Tokenizer
+
+HELD_BACK_SECONDS = 0.005
+"""Pause of an idle engine whose policy lets nobody begin yet (requests per minute)."""
 
 
 class NativeEngine:
@@ -51,20 +55,26 @@ class NativeEngine:
         self._composer = PromptComposer(directory, self._tokenizer)
         self._stop_ids = _stop_ids(directory)
         self._runner, self._capacity = _load(directory, settings)
+        policy = create_policy(
+            settings.policy,
+            quantum=settings.quantum,
+            requests_per_minute=settings.requests_per_minute,
+            predict=settings.predict_lengths,
+        )
         self._scheduler = Scheduler(
             PrefixCache(self._runner.cache.k.shape[1], settings.page_size),
             max_batch_tokens=settings.max_batch_tokens,
             max_running=settings.max_running,
-            policy=POLICIES[settings.policy](),
+            policy=policy,
         )
         self._grammars: GrammarCompiler | None = None
-        self._queued: dict[int, Request] = {}
+        self._queued = Backlog(policy)
         self._active: dict[int, tuple[TokenSequence, Generation]] = {}
         self._done: list[Finished] = []
         self._totals = dict.fromkeys(("steps", "prompt_tokens", "cached_tokens", "output_tokens"), 0)
 
     def submit(self, requests: Sequence[Request]) -> None:
-        self._queued.update((request.request_id, request) for request in requests)
+        self._queued.add(requests)
 
     def has_work(self) -> bool:
         return bool(self._done or self._active or self._queued)
@@ -80,7 +90,7 @@ class NativeEngine:
         self._scheduler.cancel(request_ids)
         for request_id in request_ids:
             self._active.pop(request_id, None)
-            self._queued.pop(request_id, None)
+            self._queued.remove(request_id)
         cancelled = set(request_ids)
         self._done = [finished for finished in self._done if finished.request_id not in cancelled]
 
@@ -97,6 +107,7 @@ class NativeEngine:
             "prefill_tokens": scheduler.prefill_tokens,
             "preemptions": scheduler.preemptions,
             "evicted_tokens": scheduler.cache.evicted_tokens,
+            **scheduler.policy.stats(),
         }
 
     def check_integrity(self) -> None:
@@ -107,11 +118,12 @@ class NativeEngine:
         self.cancel([*self._active, *self._queued])
 
     def _start_queued(self) -> None:
-        """Tokenize and compile a batch ahead; what waits behind it costs no more than its text."""
-        ahead = 2 * self._capacity.max_running - len(self._scheduler.waiting)
-        if not self._queued or ahead < self._capacity.max_running:
+        """Tokenize and compile a batch ahead of each client; what waits behind it costs no more than its text."""
+        if not self._queued:
             return
-        requests = [self._queued.pop(request_id) for request_id in list(islice(self._queued, ahead))]
+        requests = self._queued.take(self._capacity.max_running, 2 * self._capacity.max_running)
+        if not requests:
+            return
         self._composer.prepare(requests)
         for request in requests:
             try:
@@ -129,7 +141,7 @@ class NativeEngine:
         most = min(call.max_tokens, limit - len(prompt))
         seed = secrets.randbits(63) if request.seed is None else request.seed
         generation = Generation(call, self._tokenizer, self._grammar(request), self._stop_ids, most, seed)
-        sequence = TokenSequence(request.request_id, prompt, most, request.domain)
+        sequence = TokenSequence(request.request_id, prompt, most, request.domain, request.client)
         self._active[request.request_id] = sequence, generation
         sequence.extend(generation.begin())
         if generation.finish_reason is None:
@@ -150,6 +162,8 @@ class NativeEngine:
     def _compute(self) -> None:
         step = self._scheduler.schedule()
         if not step.chunks:  # a lone sequence gave back its pages, and is admitted again by the next step
+            if self._scheduler.policy.next() is None:
+                time.sleep(HELD_BACK_SECONDS)
             return
         self._totals["steps"] += 1
         chunks, logits = self._runner.run(step)

@@ -213,7 +213,7 @@ def _sampling(request: Request, max_tokens: int) -> SamplingParams:
         stop=list(call.stop),
         structured_outputs=_structured(call.constraint),
         output_kind=RequestOutputKind.FINAL_ONLY,
-        extra_args={"client": request.client},
+        extra_args={"client": request.client.name},
     )
 
 

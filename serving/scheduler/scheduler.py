@@ -58,14 +58,23 @@ class Scheduler:
     ) -> None:
         self.cache = cache
         self.max_batch_tokens, self.max_running = max_batch_tokens, max_running
-        self.policy = policy or FirstComeFirstServed()
+        self.policy = FirstComeFirstServed() if policy is None else policy
+        self.policy.matched = self._matched
         self.waiting: dict[int, Sequence] = {}
         self.running: dict[int, Sequence] = {}
         self.preemptions = self.prefill_tokens = 0
 
+    def _matched(self, request_id: int) -> int:
+        sequence = self.waiting[request_id]
+        return self.cache.matched_length(sequence.tokens, sequence.domain)
+
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence; its prompt and answer together must fit the cache."""
+        self._wait(sequence, front=False)
+
+    def _wait(self, sequence: Sequence, *, front: bool) -> None:
         self.waiting[sequence.request_id] = sequence
+        self.policy.add(sequence.request_id, sequence.client, sequence.tokens.tobytes(), front=front)
 
     def has_work(self) -> bool:
         return bool(self.waiting or self.running)
@@ -81,12 +90,15 @@ class Scheduler:
     def finish(self, sequence: Sequence) -> None:
         """Leave what was computed to the prefix cache and give back the pages."""
         del self.running[sequence.request_id]
+        self.policy.finish(sequence.request_id, len(sequence) - sequence.prompt_length)
         self._release(sequence)
 
     def cancel(self, request_ids: Iterable[int]) -> None:
         """Forget these sequences, where they are known."""
         for request_id in request_ids:
-            self.waiting.pop(request_id, None)
+            if self.waiting.pop(request_id, None) is not None:
+                self.policy.remove(request_id)
+                self.policy.finish(request_id)  # where it was preempted
             if (sequence := self.running.get(request_id)) is not None:
                 self.finish(sequence)
 
@@ -116,19 +128,19 @@ class Scheduler:
         return budget, preempted
 
     def _admit_waiting(self, step: Step, budget: int) -> None:
-        admitted = []
-        for sequence in self.policy.order(self.waiting.values(), self.cache):
-            if not budget or len(self.running) >= self.max_running or not self._admit(step, sequence):
+        self.policy.refresh()
+        while budget and len(self.running) < self.max_running and (chosen := self.policy.next()) is not None:
+            sequence = self.waiting[chosen]
+            if not self._admit(step, sequence):
                 break
+            self.policy.admit(chosen, sequence.computed)
+            del self.waiting[chosen]
             end = min(len(sequence), sequence.computed + budget)
             if not self._grow(sequence, end):  # _admit has made sure that there are pages
                 message = "admission promised pages that are not there"
                 raise AssertionError(message)
             budget -= end - sequence.computed
             self._compute(step, sequence, end)
-            admitted.append(sequence.request_id)
-        for request_id in admitted:
-            del self.waiting[request_id]
 
     def _admit(self, step: Step, sequence: Sequence) -> bool:
         """Start a sequence behind its longest cached prefix, if all its known tokens fit beside the running ones."""
@@ -172,6 +184,7 @@ class Scheduler:
 
     def _compute(self, step: Step, sequence: Sequence, end: int) -> None:
         start, sequence.computed = sequence.computed, end
+        self.policy.serve(sequence.request_id, min(end, sequence.prompt_length), len(sequence) - sequence.prompt_length)
         step.chunks.append(Chunk(sequence, start, end, sequence.table))
         if start < sequence.prompt_length:
             self.prefill_tokens += min(end, sequence.prompt_length) - start
@@ -187,7 +200,7 @@ class Scheduler:
         """Back to the head of the queue; what the cache does not evict meanwhile is not computed again."""
         self._release(sequence)
         self.preemptions += 1
-        self.waiting = {sequence.request_id: sequence, **self.waiting}
+        self._wait(sequence, front=True)
 
     def _release(self, sequence: Sequence) -> None:
         self._insert(sequence, sequence.computed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from spark_llm.serving.cache.pages import Pages
 from spark_llm.serving.cache.radix import Node, Tokens
+from spark_llm.serving.core import NOBODY, ClientRef
 
 
 class Sequence:
@@ -19,6 +20,7 @@ class Sequence:
         "_length",
         "_tokens",
         "cached",
+        "client",
         "computed",
         "domain",
         "node",
@@ -28,8 +30,10 @@ class Sequence:
         "table",
     )
 
-    def __init__(self, request_id: int, prompt: Tokens, max_new_tokens: int, domain: str = "") -> None:
-        self.request_id, self.domain = request_id, domain
+    def __init__(
+        self, request_id: int, prompt: Tokens, max_new_tokens: int, domain: str = "", client: ClientRef = NOBODY
+    ) -> None:
+        self.request_id, self.domain, self.client = request_id, domain, client
         self.prompt_length = self._length = len(prompt)
         self._tokens = np.zeros(len(prompt) + max_new_tokens, np.int32)
         self._tokens[: len(prompt)] = prompt

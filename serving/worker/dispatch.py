@@ -67,14 +67,14 @@ class Dispatch:
     def ask(self, stream: Stream, batch: pa.RecordBatch) -> None:
         """Take a batch of requests: answer from the memo, join equal questions in flight, send the rest."""
         size = batch.nbytes // max(1, batch.num_rows)
-        columns = [batch.column(name).to_pylist() for name in ("request_id", "identity", "seed")]
+        columns = [batch.column(name).to_pylist() for name in ("request_id", "identity", "seed", "adapter")]
         known: list[Finished] = []
         fresh: list[Question] = []
         with self._lock:
             stream.check_new(columns[0])
             replica = self.start()
-            for row, (request_id, identity, seed) in enumerate(zip(*columns, strict=True)):
-                key = None if identity is None else (stream.domain, stream.asked_as, identity, seed)
+            for row, (request_id, identity, seed, adapter) in enumerate(zip(*columns, strict=True)):
+                key = None if identity is None else (stream.domain, stream.asked_as, identity, seed, adapter)
                 if (answer := stream.client.memo.get(key)) is not None:
                     known.append(Finished(request_id, *answer, shared=True))
                     stream.client.count(known[-1])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from spark_llm.serving.core import TRANSIENT, Finished, RowError
+from spark_llm.serving.core import TRANSIENT, ClientRef, Finished, RowError
 from spark_llm.serving.protocol import UP
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Question:
     row: int
     size: int
     call: str
-    client: str
+    payer: ClientRef
     domain: str
     attempts: int
     waiters: list[tuple[Stream, int]] = field(default_factory=list)
@@ -56,7 +56,7 @@ def send(replica: ReplicaProcess, questions: Sequence[Question]) -> None:
                 batch = batch.take(pa.array([question.row for question in rows]))
             ids = pa.array([question.id for question in rows], pa.int64())
             renumbered = pa.RecordBatch.from_arrays([ids, *batch.columns[1:]], schema=UP)
-            head = {"op": "submit", "call": rows[0].call, "client": rows[0].client, "domain": rows[0].domain}
+            head = {"op": "submit", "call": rows[0].call, "client": asdict(rows[0].payer), "domain": rows[0].domain}
             replica.channel.send(head, renumbered)
 
 

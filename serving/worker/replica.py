@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any, NoReturn
 
 import pyarrow as pa
-from spark_llm.serving.core import Call, Engine, EngineFailure, ModelRef
+from spark_llm.serving.core import Call, ClientRef, Engine, EngineFailure, ModelRef
 from spark_llm.serving.engines import create_engine
 from spark_llm.serving.protocol import UP, batch_to_requests, failure_to_dict, finished_to_batch
 from spark_llm.serving.worker.frames import Channel
@@ -93,7 +93,7 @@ def _apply(engine: Engine, head: dict[str, Any], body: pa.Buffer) -> None:
         engine.cancel(head["ids"])
     else:
         batch = pa.ipc.read_record_batch(body, UP)
-        engine.submit(batch_to_requests(batch, _call(head["call"]), head["client"], head["domain"]))
+        engine.submit(batch_to_requests(batch, _call(head["call"]), ClientRef(**head["client"]), head["domain"]))
 
 
 def _log_stack(problem: BaseException) -> None:

@@ -35,7 +35,7 @@ class Stream:
     """
 
     def __init__(self, header: StreamHeader, client: Client, share: Share) -> None:
-        self.client, self.domain, self.terms = client, header.domain, header.terms
+        self.client, self.payer, self.domain, self.terms = client, header.payer, header.domain, header.terms
         self.call = json.dumps(header.call.to_dict())
         self.asked_as = header.model.key + json.dumps(asdict(replace(header.call, call_id="")))
         self.open: dict[int, Question] = {}
@@ -51,7 +51,7 @@ class Stream:
 
     def question(self, number: int, key: Hashable | None, batch: pa.RecordBatch, row: int, size: int) -> Question:
         """A row of a batch as a question to the replica; this stream is the first who asks it."""
-        return Question(number, key, batch, row, size, self.call, self.client.name, self.domain, self.terms.attempts)
+        return Question(number, key, batch, row, size, self.call, self.payer, self.domain, self.terms.attempts)
 
     def check_deadline(self, now: float) -> None:
         """Raise EngineFailure once the stream's query has run for too long."""

@@ -12,7 +12,7 @@ from spark_llm.errors import LlmError
 from spark_llm.executor.results import Answer
 from spark_llm.optimizer.coerce import Misfit, coerce
 from spark_llm.optimizer.ddl import to_ddl
-from spark_llm.serving.core import Call, Finished, Request, RowError
+from spark_llm.serving.core import Call, ClientRef, Finished, Request, RowError
 from spark_llm.serving.exchange import Exchange
 
 Receiver = Callable[[Answer], None]
@@ -45,7 +45,7 @@ class Asker:
     """
 
     def __init__(
-        self, exchange: Exchange, call: Call, client: str, result_type: Any, zone: tzinfo, memory_bytes: int
+        self, exchange: Exchange, call: Call, client: ClientRef, result_type: Any, zone: tzinfo, memory_bytes: int
     ) -> None:
         self._exchange, self._call, self._client = exchange, call, client
         self._result_type, self._zone = result_type, zone

@@ -12,7 +12,7 @@ from spark_llm.conf import Settings
 from spark_llm.errors import LlmError
 from spark_llm.optimizer.core import CallSpec
 from spark_llm.serving.client import connect
-from spark_llm.serving.core import Call, Isolation, Terms
+from spark_llm.serving.core import Call, ClientRef, Isolation, Terms
 from spark_llm.serving.exchange import Exchange
 from spark_llm.serving.local import LocalExchange
 from spark_llm.serving.worker.rendezvous import WorkerConf
@@ -38,9 +38,9 @@ def visible_gpus() -> str:
     return ",".join(assigned.addresses) if assigned else os.environ.get("CUDA_VISIBLE_DEVICES", "")
 
 
-def task_client(spec: CallSpec) -> str:
-    """Who pays: application and SQL execution."""
-    return f"{application_id(spec)}/{execution_id()}"
+def task_client(spec: CallSpec, settings: Settings) -> ClientRef:
+    """Who pays: application and SQL execution, and the session's pool."""
+    return ClientRef(f"{application_id(spec)}/{execution_id()}", settings.text("pool"), settings.pool_weight())
 
 
 def open_exchange(spec: CallSpec, settings: Settings, call: Call) -> Exchange:
@@ -75,6 +75,7 @@ def terms(settings: Settings) -> Terms:
         max_rows=settings.integer("limit.rows"),
         deadline_seconds=settings.number("limit.seconds"),
         attempts=settings.integer("retry.attempts"),
+        weight=settings.pool_weight(),
     )
 
 

@@ -83,7 +83,8 @@ class CallRunner:
 
     def _run(self, batches: Iterator[Batch], exchange: Exchange) -> Iterator[pa.StructArray]:
         zone = session_zone(self.spec.conf)
-        asker = Asker(exchange, self.call, task_client(self.spec), self.spec.result_type, zone, MEMORY_BYTES)
+        client = task_client(self.spec, self.settings)
+        asker = Asker(exchange, self.call, client, self.spec.result_type, zone, MEMORY_BYTES)
         waiting: deque[Window] = deque()
         for window in self._windows(batches):
             self._ask(window, asker, exchange)

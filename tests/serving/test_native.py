@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from spark_llm.serving.core import Call, Constraint, Request
+from spark_llm.serving.core import Call, ClientRef, Constraint, Request
 from spark_llm.serving.scheduler.scheduler import PageCopy, Scheduler
 from spark_llm.serving.scheduler.sequence import Sequence
 
@@ -273,3 +273,17 @@ def test_cached_prefixes_stay_within_their_isolation_domain(checkpoint):
         cached.append(drain(engine)[number].usage.cached)
     assert [tokens > 0 for tokens in cached] == [False, True, False]
     engine.check_integrity()
+
+
+@pytest.mark.parametrize(("policy", "fair"), [("dlpm", True), ("vtc", True), ("fcfs", False)])
+def test_a_small_query_does_not_wait_behind_a_large_one(checkpoint, policy, fair):
+    engine = engine_for(checkpoint, max_running=4, policy=policy, quantum=64)
+    rows = [(f'"review": "film {i}"\n}}',) for i in range(100)]
+    for client, ids in (("heavy", range(90)), ("light", range(90, 100))):
+        engine.submit([Request(i, CALL, rows[i], client=ClientRef(client)) for i in ids])
+    order = []
+    while engine.has_work():
+        order += [finished.request_id for finished in engine.step()]
+    last_light = max(order.index(i) for i in range(90, 100))
+    assert (last_light < 40) == fair
+    assert engine.stats()["waiting"] == 0

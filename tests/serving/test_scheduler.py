@@ -5,7 +5,9 @@ import zlib
 import numpy as np
 import pytest
 from spark_llm.serving.cache.radix import PrefixCache
-from spark_llm.serving.scheduler.policy import FirstComeFirstServed, LongestPrefixMatch
+from spark_llm.serving.core import ClientRef
+from spark_llm.serving.scheduler.lpm import LongestPrefixMatch
+from spark_llm.serving.scheduler.policies import POLICIES, create_policy
 from spark_llm.serving.scheduler.scheduler import Scheduler
 from spark_llm.serving.scheduler.sequence import Sequence
 
@@ -22,7 +24,8 @@ class Simulation:
 
     def add(self, request_id, prompt, answer=3) -> None:
         self.limits[request_id] = answer
-        self.scheduler.add(Sequence(request_id, np.array(prompt, np.int32), answer))
+        client = ClientRef(f"query {request_id % 3}", f"pool {request_id % 2}", 1 + request_id % 2)
+        self.scheduler.add(Sequence(request_id, np.array(prompt, np.int32), answer, client=client))
 
     def step(self) -> None:
         step = self.scheduler.schedule()
@@ -109,15 +112,16 @@ def test_every_distinct_prefix_token_is_computed_once(page_size, budget):
     assert trie_size(prompts) <= computed <= trie_size(prompts) + again
 
 
-@pytest.mark.parametrize("policy", [FirstComeFirstServed(), LongestPrefixMatch()])
+@pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("page_size", [1, 4])
-def test_preemption_eviction_and_cancels_change_no_answer(page_size, policy):
+def test_preemption_eviction_and_cancels_change_no_answer(page_size, name):
     rng = np.random.default_rng(page_size)
     preemptions = evicted = 0
     for _ in range(8):
         prompts = prompts_of(rng, 30, depth=2)
         longest = max(map(len, prompts)) + 12
         pages = 2 + -(-longest // page_size)
+        policy = create_policy(name, quantum=40)
         simulation = Simulation(pages, page_size, budget=int(rng.integers(3, 40)), running=8, policy=policy)
         for i, prompt in enumerate(prompts):
             simulation.add(i, prompt, answer=12)
@@ -132,6 +136,9 @@ def test_preemption_eviction_and_cancels_change_no_answer(page_size, policy):
         assert set(simulation.answers) >= set(range(30)) - dropped
         simulation.cache.clear()
         assert simulation.cache.pool.free == pages
+        assert not policy._tickets
+        assert not policy._accounts
+        assert not policy.waiting
         preemptions += simulation.scheduler.preemptions
         evicted += simulation.cache.evicted_tokens
     assert preemptions > 0
