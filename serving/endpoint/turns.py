@@ -34,7 +34,7 @@ class Turns:
         return len(self._client_of)
 
     def add(self, request: Request) -> None:
-        client = request.client
+        client = request.client.name
         if client not in self._waiting:
             others = [self._service[other] for other in self._waiting]
             floor = min(others, default=self._service.get(self._last_left, 0.0))
@@ -62,9 +62,9 @@ class Turns:
 
     def charge(self, request: Request, usage: Usage) -> None:
         """Charge the answer, and what the prompt's estimate missed."""
-        if request.client in self._service:
+        if request.client.name in self._service:
             missed = usage.prompt - estimated_tokens(request) if usage.prompt else 0
-            self._service[request.client] += missed + OUTPUT_WEIGHT * usage.output
+            self._service[request.client.name] += missed + OUTPUT_WEIGHT * usage.output
 
     def forget(self, clients: Collection[str]) -> None:
         """Drop the counters of all but these clients and those that wait."""

@@ -123,7 +123,7 @@ class EndpointEngine:
         waiting = self._turns.waiting()
         running: dict[str, int] = {}
         for request, _ in self._running.values():
-            running[request.client] = running.get(request.client, 0) + 1
+            running[request.client.name] = running.get(request.client.name, 0) + 1
         return {client: (running.get(client, 0), waiting.get(client, 0)) for client in {**running, **waiting}}
 
     def close(self) -> None:
@@ -149,7 +149,7 @@ class EndpointEngine:
         del self._running[request_id]
         row = answering.result()
         self._turns.charge(request, row.usage)
-        self._turns.forget([running.client for running, _ in self._running.values()])
+        self._turns.forget([running.client.name for running, _ in self._running.values()])
         self._cost += self._settings.cost(row.usage)
         for name in ("prompt", "cached", "output"):
             self._stats[f"{name}_tokens"] += getattr(row.usage, name)

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from spark_llm.serving.core import Call, Constraint, ModelRef, Request
+from spark_llm.serving.core import Call, ClientRef, Constraint, ModelRef, Request
 from spark_llm.serving.endpoint.answer import UnusableAnswer, conform, read_usage
 from spark_llm.serving.endpoint.dialect import Dialect
 from spark_llm.serving.endpoint.limits import HostRate, HostSlots
@@ -436,14 +436,14 @@ def test_usage_forms():
 
 def test_the_least_served_client_goes_next():
     turns = Turns()
-    heavy = [Request(i, CALL, ("x" * 400,), client="heavy") for i in range(50)]
+    heavy = [Request(i, CALL, ("x" * 400,), client=ClientRef("heavy")) for i in range(50)]
     for request in heavy:
         turns.add(request)
     for _ in range(10):
         turns.pop()
     for i in range(5):
-        turns.add(Request(100 + i, CALL, ("x" * 400,), client="light"))
-    order = [turns.pop().client for _ in range(10)]
+        turns.add(Request(100 + i, CALL, ("x" * 400,), client=ClientRef("light")))
+    order = [turns.pop().client.name for _ in range(10)]
     assert order.count("light") == 5
     assert order[:2] != ["light", "light"], "a newcomer has no credit for the time before it came"
     assert len(turns) == 35

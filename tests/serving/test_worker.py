@@ -204,7 +204,7 @@ def test_totals_hold_the_errors_that_the_executor_reports(worker):
 @pytest.mark.parametrize(
     ("model", "condition", "text"),
     [
-        (ModelRef(engine="nonsense"), "LLM_BAD_CONF", "accepted: native, stub, vllm"),
+        (ModelRef(engine="nonsense"), "LLM_BAD_CONF", "accepted: endpoint, native, stub, vllm"),
         (ModelRef(engine="stub", python="/no/such/python"), "LLM_ENGINE_START", "/no/such/python"),
     ],
 )
