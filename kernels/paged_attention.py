@@ -7,7 +7,7 @@ sharers, private ones in padded batches, and the parts are merged by log-sum-exp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -70,6 +70,10 @@ class Part:
             causal=group.causal,
             diagonal=group.diagonal,
         )
+
+    def with_keys(self, pages: Tensor, keys: int, mask: Tensor | None) -> Part:
+        """The same queries over the first `keys` keys of other pages."""
+        return replace(self, pages=pages, keys=slice(0, keys), mask=mask)
 
     def attend(
         self, q: Tensor, k_cache: Tensor, v_cache: Tensor, scale: float, softcap: float = 0.0

@@ -48,6 +48,16 @@ class Generation:
         return None if self._grammar is None else self._grammar.mask
 
     @property
+    def plain(self) -> bool:
+        """Whether nothing but end tokens and length bounds the answer, and it is the most likely one."""
+        return self._grammar is None and self._stream is None and self._call.temperature == 0
+
+    @property
+    def left(self) -> int:
+        """How many tokens may still follow."""
+        return self._limit - len(self.tokens)
+
+    @property
     def draw(self) -> Draw:
         """How to choose the next token."""
         return Draw(self._call.temperature, self._call.top_p, self._seed, len(self.tokens))

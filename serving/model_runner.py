@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from spark_llm.kernels.cascade import Query, table_order
+from spark_llm.kernels.decode_batch import AHEAD, DecodeBatch
 from spark_llm.kernels.paged_attention import PagedBatch
+from spark_llm.serving.cache.pages import Pages
 from spark_llm.serving.models.decoder import Decoder, KVCache, StepInput
 from spark_llm.serving.scheduler.scheduler import Chunk, PageCopy, Step
 from torch import Tensor
@@ -29,6 +33,28 @@ class ModelRunner:
         due = [i for i, chunk in enumerate(chunks) if chunk.is_last]
         step_input = self._step_input(chunks, due, step.copies)
         return [chunks[i] for i in due], self.decoder.forward(step_input, self.cache)
+
+    @property
+    def decode_room(self) -> int:
+        """Tokens by which a sequence may grow within one `DecodeBatch`."""
+        return AHEAD * self.page_size
+
+    def decode_batch(self, tables: Sequence[Pages], positions: Int) -> DecodeBatch:
+        return DecodeBatch(tables, positions, self.page_size, dtype=self.dtype, device=self.device)
+
+    def decode(self, tokens: Int, batch: DecodeBatch) -> Int:
+        """Compute one token of each request of the batch; returns the most likely next ones."""
+        batches = dict.fromkeys(self.windows, batch.batch)
+        step = StepInput(
+            token_ids=self._tensor(tokens),
+            positions=self._tensor(batch.positions),
+            slots=self._tensor(batch.slots()),
+            copies=None,
+            batches=batches,
+            logit_rows=slice(None),
+            logit_batches=batches,
+        )
+        return self.decoder.forward(step, self.cache).argmax(-1).cpu().numpy()
 
     def _step_input(self, chunks: list[Chunk], due: list[int], copies: list[PageCopy]) -> StepInput:
         starts = np.array([chunk.start for chunk in chunks])
@@ -80,4 +106,4 @@ class ModelRunner:
         return self._tensor(np.concatenate(list(origins.values()))), self._tensor(np.concatenate(targets))
 
     def _tensor(self, values: NDArray) -> Tensor:
-        return torch.from_numpy(values.astype(np.int64)).to(self.device)
+        return torch.from_numpy(values.astype(np.int64, copy=False)).to(self.device)

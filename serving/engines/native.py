@@ -7,11 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from spark_llm.serving.allocator import keep_freed_memory
 from spark_llm.serving.cache.radix import PrefixCache, Tokens
 from spark_llm.serving.choices import Choices
 from spark_llm.serving.core import Capacity, EngineFailure, Finished, ModelRef, Request, RowError, Usage
+from spark_llm.serving.decode_run import DecodeRun
 from spark_llm.serving.generation import Generation
 from spark_llm.serving.grammar import Grammar, GrammarCompiler, apply_masks
 from spark_llm.serving.model_runner import ModelRunner
@@ -54,6 +56,7 @@ class NativeEngine:
         self._tokenizer = Tokenizer(directory)
         self._composer = PromptComposer(directory, self._tokenizer)
         self._stop_ids = _stop_ids(directory)
+        self._stop_array = np.array(sorted(self._stop_ids))
         self._runner, self._capacity = _load(directory, settings)
         policy = create_policy(
             settings.policy,
@@ -71,6 +74,7 @@ class NativeEngine:
         self._queued = Backlog(policy)
         self._active: dict[int, tuple[TokenSequence, Generation]] = {}
         self._done: list[Finished] = []
+        self._run: DecodeRun | None = None
         self._totals = dict.fromkeys(("steps", "prompt_tokens", "cached_tokens", "output_tokens"), 0)
 
     def submit(self, requests: Sequence[Request]) -> None:
@@ -87,6 +91,7 @@ class NativeEngine:
         return done
 
     def cancel(self, request_ids: Sequence[int]) -> None:
+        self._end_run()
         self._scheduler.cancel(request_ids)
         for request_id in request_ids:
             self._active.pop(request_id, None)
@@ -112,6 +117,7 @@ class NativeEngine:
 
     def check_integrity(self) -> None:
         """Assert that every page of the KV cache is accounted for."""
+        self._end_run()
         self._scheduler.check_integrity()
 
     def close(self) -> None:
@@ -160,6 +166,12 @@ class NativeEngine:
 
     @torch.inference_mode()
     def _compute(self) -> None:
+        if self._run is not None and self._run.waiting == len(self._scheduler.waiting):
+            self._totals["steps"] += self._run.step(self._stop_array)
+            if self._run.ended:
+                self._end_run()
+            return
+        self._end_run()
         step = self._scheduler.schedule()
         if not step.chunks:  # a lone sequence gave back its pages, and is admitted again by the next step
             if self._scheduler.policy.next() is None:
@@ -173,8 +185,23 @@ class NativeEngine:
         for (sequence, generation), token in zip(due, tokens, strict=True):
             sequence.extend(generation.extend(token))
             if generation.finish_reason is not None:
-                self._scheduler.finish(sequence)
-                self._report(sequence, generation)
+                self._end(sequence, generation)
+        if all(chunk.end - chunk.start == 1 for chunk in step.chunks):
+            self._begin_run()
+
+    def _begin_run(self) -> None:
+        rows = [self._active[request_id] for request_id in self._scheduler.running]
+        if DecodeRun.worthwhile(rows, self._runner):
+            self._run = DecodeRun(rows, self._scheduler, self._runner)
+
+    def _end_run(self) -> None:
+        run, self._run = self._run, None
+        for sequence, generation in run.end() if run is not None else ():
+            self._end(sequence, generation)
+
+    def _end(self, sequence: TokenSequence, generation: Generation) -> None:
+        self._scheduler.finish(sequence)
+        self._report(sequence, generation)
 
     def _report(self, sequence: TokenSequence, generation: Generation) -> None:
         del self._active[sequence.request_id]

@@ -45,7 +45,7 @@ class StepInput:
     slots: Tensor  # [T]
     copies: tuple[Tensor, Tensor] | None  # slots copied after each layer's store: source, target
     batches: Mapping[int, PagedBatch]
-    logit_rows: Tensor  # [n]: the rows whose next token is asked for
+    logit_rows: Tensor | slice  # [n]: the rows whose next token is asked for
     logit_batches: Mapping[int, PagedBatch]  # of these rows alone, for the last layer; empty where there are none
 
 

@@ -93,6 +93,12 @@ class Scheduler:
         self.policy.finish(sequence.request_id, len(sequence) - sequence.prompt_length)
         self._release(sequence)
 
+    def decoded(self, sequence: Sequence, tokens: int, pages: Pages) -> None:
+        """Note answer tokens that were computed outside of `schedule`, into pages that were allocated for them."""
+        sequence.computed += tokens
+        self.policy.serve(sequence.request_id, sequence.prompt_length, sequence.computed - sequence.prompt_length)
+        sequence.table = np.concatenate([sequence.table, pages])
+
     def cancel(self, request_ids: Iterable[int]) -> None:
         """Forget these sequences, where they are known."""
         for request_id in request_ids:

@@ -6,6 +6,7 @@ import torch
 from spark_llm.kernels import cascade
 from spark_llm.kernels.attention import attend, attend_reference, merge_states
 from spark_llm.kernels.cascade import Query, plan_cascade, table_order
+from spark_llm.kernels.decode_batch import AHEAD, DecodeBatch
 from spark_llm.kernels.paged_attention import PagedBatch, paged_attention, paged_attention_reference
 
 CPU = torch.device("cpu")
@@ -112,3 +113,32 @@ def test_windows_and_softcaps_equal_the_reference(window):
             got = paged_attention(q, k, v, batch, 0.9, softcap=softcap)
             wanted = paged_attention_reference(q, k, v, batch, 0.9, softcap=softcap)
             torch.testing.assert_close(got, wanted, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("page_size", [1, 4, 16])
+@pytest.mark.parametrize("min_shared", [1, 10**9])
+def test_a_carried_plan_equals_a_new_one_at_every_step(monkeypatch, page_size, min_shared):
+    monkeypatch.setattr(cascade, "MIN_SHARED_READS", min_shared)
+    rng = np.random.default_rng(page_size)
+    queries, _ = random_queries(rng, page_size, 14)
+    fresh = iter(range(1 + max(int(q.table.max()) for q in queries), 10_000))
+    tables = [np.append(q.table[:-1], next(fresh)).astype(np.int32) for q in queries]  # every last page is its own
+    tables = [tables[i] for i in table_order(tables)]
+    positions = np.array([(len(t) - 1) * page_size + int(rng.integers(page_size)) for t in tables])
+    k, v = torch.randn(2, 2000, page_size, 2, 8)
+    carried = DecodeBatch(tables, positions, page_size, dtype=torch.float32, device=CPU)
+    steps = carried.room
+    assert steps >= AHEAD * page_size - page_size
+    for step in range(steps + 1):
+        q = torch.randn(len(tables), 4, 8)
+        queries = [Query(r, p, p + 1, t) for r, (p, t) in enumerate(zip(positions.tolist(), tables, strict=True))]
+        new = PagedBatch.build(queries, page_size, dtype=torch.float32, device=CPU)
+        wanted = paged_attention_reference(q, k, v, new, 0.3)
+        torch.testing.assert_close(paged_attention(q, k, v, carried.batch, 0.3), wanted, atol=2e-6, rtol=1e-5)
+        slots = [t[p // page_size] * page_size + p % page_size for p, t in zip(positions.tolist(), tables, strict=True)]
+        assert carried.slots().tolist() == slots
+        if step < steps:
+            positions = positions + 1
+            begun = {r: next(fresh) for r in np.flatnonzero(positions % page_size == 0).tolist()}
+            tables = [np.append(t, np.int32(begun[r])) if r in begun else t for r, t in enumerate(tables)]
+            carried.advance(begun)

@@ -1,5 +1,6 @@
 """The native engine against transformers on tiny random checkpoints, however the work is cut and shared."""
 
+import cProfile
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from spark_llm.serving.core import Call, ClientRef, Constraint, Request
+from spark_llm.serving.decode_run import DecodeRun
 from spark_llm.serving.scheduler.scheduler import PageCopy, Scheduler
 from spark_llm.serving.scheduler.sequence import Sequence
 
@@ -94,6 +96,46 @@ def test_answers_do_not_depend_on_how_the_work_is_cut(checkpoint, expected, args
         assert engine.stats()["preemptions"] > 0
     engine._scheduler.cache.clear()
     assert engine._scheduler.cache.pool.free == engine._scheduler.cache.pool.num_pages
+
+
+@pytest.mark.parametrize("args", [{}, {"page_size": 4}, {"kv_tokens": 640, "max_length": 200}], ids=str)
+def test_answers_of_decode_runs_equal_those_of_single_steps(checkpoint, monkeypatch, args):
+    """Long answers of many rows, with more waiting than run at once, ends in between, and preemptions."""
+    call = Call("c", "Is the review positive or negative?\n", max_tokens=60)
+    rows = [(f'"review": "{i} {i * 7}"\n',) for i in range(30)]
+
+    def run(**more):
+        engine = engine_for(checkpoint, max_running=12, **args, **more)
+        engine.submit(requests_for(call, rows))
+        return answers(drain(engine, check=False)), engine
+
+    in_runs, engine = run()
+    engine.check_integrity()
+    assert engine.stats()["preemptions"] or "kv_tokens" not in args
+    runs = engine.stats()["steps"]
+    monkeypatch.setattr(DecodeRun, "worthwhile", lambda *_: False)
+    one_by_one, single = run()
+    assert in_runs == one_by_one
+    assert runs == single.stats()["steps"]
+    engine._scheduler.cache.clear()
+    assert engine._scheduler.cache.pool.free == engine._scheduler.cache.pool.num_pages
+
+
+@pytest.mark.parametrize("rows", [64, 256])
+def test_the_python_of_a_decode_step_does_not_grow_with_its_rows(checkpoint, monkeypatch, rows):
+    """Function calls of a step in a run, beside the model's: as many for 256 rows as for 64."""
+    engine = engine_for(checkpoint, kv_tokens=1 << 15)
+    engine.submit(requests_for(Call("c", "Say it.\n", max_tokens=100), [(f"{i}\n",) for i in range(rows)]))
+    for _ in range(4):
+        engine.step()
+    assert engine._run is not None
+    monkeypatch.setattr(
+        engine._runner.decoder, "forward", lambda step, cache: torch.full((len(step.token_ids), 320), 1.0)
+    )
+    profile = cProfile.Profile(builtins=False)
+    profile.runcall(lambda: [engine.step() for _ in range(8)])
+    calls = sum(entry.callcount for entry in profile.getstats())
+    assert calls < 8 * 100 + 4 * rows  # the second: a page begun by each row, once
 
 
 def test_a_cached_prompt_gives_the_same_answer_and_is_counted(checkpoint, expected):
