@@ -66,6 +66,7 @@ class PrefixSweep:
     def __init__(self) -> None:
         self._sorted: list[tuple[bytes, int, Ticket]] = []
         self._at = 0
+        self._last: tuple[bytes, int] = (b"", 0)  # the last one taken in this circle
 
     def __len__(self) -> int:
         return len(self._sorted)
@@ -76,18 +77,20 @@ class PrefixSweep:
         self._sorted.insert(place, entry)
         if front:
             self._at = place
-        elif place < self._at:
-            self._at += 1
+        elif place < self._at or (place == self._at and entry[:2] < self._last):
+            self._at += 1  # behind the sweep
 
     def remove(self, ticket: Ticket) -> None:
         place = bisect_left(self._sorted, (ticket.key, ticket.number, ticket))
         del self._sorted[place]
         if place < self._at:
             self._at -= 1
+        elif place == self._at:
+            self._last = ticket.key, ticket.number
 
     def first(self) -> Ticket:
         if self._at >= len(self._sorted):
-            self._at = 0
+            self._at, self._last = 0, (b"", 0)
         return self._sorted[self._at][2]
 
 
