@@ -199,4 +199,7 @@ class Engine(Protocol):
     def stats(self) -> Mapping[str, float]:
         """Counters since the start: `steps`, `prompt_tokens`, `cached_tokens`, `output_tokens`, and more."""
 
+    def running(self) -> Mapping[str, int]:
+        """How many requests of each client are being computed; empty where the engine cannot tell."""
+
     def close(self) -> None: ...

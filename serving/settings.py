@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from spark_llm.serving.core import EngineFailure
+from spark_llm.serving.footprint import KV_SHARE, MAX_DEFAULT_KV_TOKENS, host_memory
 from spark_llm.serving.models.config import DecoderConfig
 from spark_llm.serving.scheduler.dlpm import QUANTUM
 from spark_llm.serving.scheduler.policies import DEFAULT_POLICY, POLICIES
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-MEMORY_SHARE = 0.25
-"""Share of the host's memory that the KV cache may take by default; of a GPU's free memory, twice as much."""
-MAX_DEFAULT_KV_TOKENS = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +73,7 @@ class NativeSettings:
         """Pages of the KV cache: as many tokens as asked for, else as the memory share holds, within bounds."""
         tokens = self.kv_tokens
         if not tokens:
-            fitting = int(_memory(device) * MEMORY_SHARE) // config.kv_bytes_per_token(dtype.itemsize)
+            fitting = int(_memory(device) * KV_SHARE) // config.kv_bytes_per_token(dtype.itemsize)
             tokens = min(fitting, MAX_DEFAULT_KV_TOKENS)
         return max(1, tokens // self.page_size)
 
@@ -84,7 +81,7 @@ class NativeSettings:
 def _memory(device: torch.device) -> int:
     if device.type == "cuda":
         return 2 * torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return host_memory()
 
 
 def _bad(args: Mapping[str, Any], detail: str) -> EngineFailure:

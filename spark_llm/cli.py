@@ -42,6 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     demo = commands.add_parser("demo", help="run the examples on the embedded model")
     demo.add_argument("--examples", type=Path, default=Path("sql_examples"), help="folder of the example files")
     commands.add_parser("stop", help="end this host's engine worker")
+    top = commands.add_parser("top", help="show what this host's engine workers are doing")
+    top.add_argument("--dir", default="", help="the workers' folder, where spark.llm.worker.dir is set")
+    top.add_argument("--once", action="store_true", help="print one table and end")
+    top.add_argument("--json", action="store_true", help="print the counters as JSON, one line per worker")
+    top.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="pause between two tables")
     given, rest = parser.parse_known_args(arguments)
     if rest and given.command != "sql":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -99,6 +104,12 @@ def _stop(_: argparse.Namespace) -> int:
     return 0
 
 
+def _top(given: argparse.Namespace) -> int:
+    from spark_llm.top import run_top
+
+    return run_top(given.dir, once=given.once, as_json=given.json, interval=given.interval)
+
+
 def run_spark_sql(arguments: Sequence[str], show: Callable[[Iterable[str]], None] | None = None) -> int:
     """Run spark-sql with the extension, and show progress on the terminal meanwhile.
 
@@ -135,4 +146,4 @@ def _pass_on(lines: Iterable[str]) -> None:
             sys.stderr.flush()
 
 
-_COMMANDS = {"jar": _jar, "conf": _conf, "sql": _sql, "demo": _demo, "stop": _stop}
+_COMMANDS = {"jar": _jar, "conf": _conf, "sql": _sql, "demo": _demo, "stop": _stop, "top": _top}

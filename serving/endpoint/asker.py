@@ -18,12 +18,11 @@ from urllib.parse import urlsplit
 import httpx
 from spark_llm.serving.core import EngineFailure, Finished, FinishReason, Request, RowError, Usage
 from spark_llm.serving.endpoint.answer import FilteredAnswer, UnusableAnswer, check_constraint, read_answer
-from spark_llm.serving.endpoint.dialect import Dialect
+from spark_llm.serving.endpoint.dialect import Dialect, estimated_tokens
 from spark_llm.serving.endpoint.limits import HostRate, HostSlots
 from spark_llm.serving.endpoint.pace import Pace, backoff
 from spark_llm.serving.endpoint.refusal import Refusal, read_refusal
 from spark_llm.serving.endpoint.settings import EndpointSettings, failure, is_loopback
-from spark_llm.serving.endpoint.turns import estimated_tokens
 
 MAX_BODY_BYTES = 16 << 20
 SLOT_SECONDS = 0.02

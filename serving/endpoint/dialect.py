@@ -12,6 +12,7 @@ from spark_llm.serving.endpoint.settings import EndpointSettings
 Json = dict[str, Any]
 ANSWER = "answer"
 """Member that holds the answer where the server can be told a JSON Schema of an object only."""
+BYTES_PER_TOKEN = 4
 WRAPPER_TOKENS = 16
 """More tokens for an answer inside an object."""
 STRUCTURED_FIELDS = ("structured_outputs", "response_format")
@@ -81,6 +82,11 @@ class Dialect:
 def prompt_text(request: Request) -> str:
     """Instruction and cells: what the user says."""
     return request.call.instruction + "".join(request.segments)
+
+
+def estimated_tokens(request: Request) -> int:
+    """Prompt tokens, roughly."""
+    return 1 + len(prompt_text(request)) // BYTES_PER_TOKEN
 
 
 def schema_of(constraint: Constraint) -> Any:

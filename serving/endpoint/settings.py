@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from spark_llm.serving.core import EngineFailure, Usage
+from spark_llm.serving.core import EngineFailure
+from spark_llm.serving.scheduler.policies import DEFAULT_POLICY, POLICIES
 
 from spark_llm.errors import LlmError
 
@@ -27,10 +28,12 @@ def failure(condition: str, **parameters: object) -> EngineFailure:
 
 @dataclass(frozen=True, slots=True)
 class EndpointSettings:
-    """The `spark.llm.endpoint.*` and `spark.llm.price.*` settings, and two that only `spark.llm.engine.args` may hold.
+    """The `spark.llm.endpoint.*` and `spark.llm.price.*` settings, and a few of `spark.llm.engine.args`.
 
     Parameters
     ----------
+    policy : str
+        Whose request goes next, see docs/scheduling.md.
     extra : mapping
         Members added to every request's body as they are.
     plain_key : bool
@@ -52,6 +55,7 @@ class EndpointSettings:
     price_prompt: float = 0.0
     price_cached: float = 0.0
     price_output: float = 0.0
+    policy: str = DEFAULT_POLICY
     extra: Mapping[str, Any] = field(default_factory=dict)
     plain_key: bool = False
 
@@ -69,17 +73,12 @@ class EndpointSettings:
             raise bad_conf(unknown[0], f"the endpoint engine has no such setting; accepted: {', '.join(known)}")
         values = {name: _typed(name, value, str(known[name].type)) for name, value in args.items()}
         values["url"] = _base_url(values.get("url", ""))
-        if values.get("structured", "auto") not in STRUCTURED:
-            raise bad_conf("structured", f"accepted: {', '.join(STRUCTURED)}")
+        for name, accepted in (("structured", STRUCTURED), ("policy", POLICIES)):
+            if name in values and values[name] not in accepted:
+                raise bad_conf(name, f"accepted: {', '.join(accepted)}")
         if values.get("concurrency", 1) < 1:
             raise bad_conf("concurrency", "it must be at least 1")
         return cls(**values)
-
-    def cost(self, usage: Usage) -> float:
-        """Price of one answer, in the currency of the `price_*` settings."""
-        fresh = usage.prompt - usage.cached
-        spent = fresh * self.price_prompt + usage.cached * self.price_cached + usage.output * self.price_output
-        return spent / 1e6
 
     def api_key(self) -> str | None:
         """The key, from the file if one is set, else from the environment; None where there is none.

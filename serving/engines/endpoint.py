@@ -12,6 +12,7 @@ import json
 import os
 import queue
 import threading
+from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,11 +29,12 @@ from spark_llm.serving.endpoint.asker import (
     read_response,
     unknown_model,
 )
-from spark_llm.serving.endpoint.dialect import Dialect
+from spark_llm.serving.endpoint.dialect import Dialect, estimated_tokens
 from spark_llm.serving.endpoint.pace import backoff
 from spark_llm.serving.endpoint.refusal import read_refusal
 from spark_llm.serving.endpoint.settings import EndpointSettings, failure
-from spark_llm.serving.endpoint.turns import Turns
+from spark_llm.serving.price import Price
+from spark_llm.serving.scheduler.policies import create_policy
 from spark_llm.serving.worker.rendezvous import FOLDER_VARIABLE, worker_folder
 
 KV_TOKENS, MAX_LENGTH = 1 << 20, 1 << 17
@@ -40,6 +42,7 @@ KV_TOKENS, MAX_LENGTH = 1 << 20, 1 << 17
 STEP_SECONDS = 0.02
 START_ATTEMPTS = 3
 LISTED = 10
+KEY_LENGTH = 512
 
 Value = TypeVar("Value")
 Answering = concurrent.futures.Future[Finished]
@@ -72,25 +75,27 @@ class EndpointEngine:
         self._capacity = Capacity(KV_TOKENS, length, self._settings.concurrency, identity)
         dialect = Dialect(self._settings, name, str(served.get("owned_by", "")))
         self._asker = Asker(self._settings, self._client, dialect, _limits_folder(self._settings.url))
-        self._turns = Turns()
+        self._policy = create_policy(self._settings.policy)
+        self._waiting: dict[int, Request] = {}
         self._running: dict[int, tuple[Request, Answering]] = {}
         self._done: queue.SimpleQueue[tuple[int, Answering]] = queue.SimpleQueue()
         self._stats = dict.fromkeys(("steps", "prompt_tokens", "cached_tokens", "output_tokens"), 0)
-        self._cost = 0.0
+        self._price, self._cost = Price.of(model.args), 0.0
 
     def submit(self, requests: Sequence[Request]) -> None:
         for request in requests:
-            self._turns.add(request)
+            self._waiting[request.request_id] = request
+            self._policy.add(request.request_id, request.client, _sort_key(request))
 
     def has_work(self) -> bool:
-        return bool(self._running or self._turns)
+        return bool(self._running or self._waiting)
 
     def step(self) -> list[Finished]:
         self._stats["steps"] += 1
         self._start_requests()
         finished = []
         try:
-            entry = self._done.get(timeout=STEP_SECONDS if self._running else 0)
+            entry = self._done.get(timeout=STEP_SECONDS)
             while True:
                 finished += self._finish(*entry)
                 entry = self._done.get_nowait()
@@ -99,8 +104,10 @@ class EndpointEngine:
 
     def cancel(self, request_ids: Sequence[int]) -> None:
         for request_id in request_ids:
-            self._turns.remove(request_id)
-            if (running := self._running.pop(request_id, None)) is not None:
+            if self._waiting.pop(request_id, None) is not None:
+                self._policy.remove(request_id)
+            elif (running := self._running.pop(request_id, None)) is not None:
+                self._policy.finish(request_id)
                 running[1].cancel()  # closes its connection, by which servers notice
 
     def capacity(self) -> Capacity:
@@ -112,32 +119,28 @@ class EndpointEngine:
         counts = {name: asker.counts[name] for name in ("requests", "retries", "throttled", "unusable")}
         own = {
             "running": len(self._running),
-            "waiting": len(self._turns),
+            "waiting": len(self._waiting),
             "window": asker.pace.window,
             "cost": self._cost,
         }
         return {**self._stats, **own, **counts}
 
-    def loads(self) -> dict[str, tuple[int, int]]:
-        """Requests of each client that run, and that wait."""
-        waiting = self._turns.waiting()
-        running: dict[str, int] = {}
-        for request, _ in self._running.values():
-            running[request.client.name] = running.get(request.client.name, 0) + 1
-        return {client: (running.get(client, 0), waiting.get(client, 0)) for client in {**running, **waiting}}
+    def running(self) -> Mapping[str, int]:
+        return Counter(request.client.name for request, _ in self._running.values())
 
     def close(self) -> None:
-        self.cancel([*self._running])
-        self._turns = Turns()
+        self.cancel([*self._running, *self._waiting])
         self._wait(self._client.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _start_requests(self) -> None:
-        while self._turns and len(self._running) < int(self._asker.pace.window):
-            request = self._turns.pop()
+        self._policy.refresh()
+        while len(self._running) < int(self._asker.pace.window) and (request_id := self._policy.next()) is not None:
+            request = self._waiting.pop(request_id)
+            self._policy.admit(request_id, reserved=estimated_tokens(request))
             answering = asyncio.run_coroutine_threadsafe(self._asker.answer(request), self._loop)
-            self._running[request.request_id] = request, answering
-            answering.add_done_callback(partial(self._put, request.request_id))
+            self._running[request_id] = request, answering
+            answering.add_done_callback(partial(self._put, request_id))
 
     def _put(self, request_id: int, answering: Answering) -> None:
         self._done.put((request_id, answering))
@@ -148,15 +151,20 @@ class EndpointEngine:
             return []  # cancelled
         del self._running[request_id]
         row = answering.result()
-        self._turns.charge(request, row.usage)
-        self._turns.forget([running.client.name for running, _ in self._running.values()])
-        self._cost += self._settings.cost(row.usage)
+        self._policy.serve(request_id, row.usage.prompt - row.usage.cached, row.usage.output)
+        self._policy.finish(request_id)
+        self._cost += self._price.cost(row.usage)
         for name in ("prompt", "cached", "output"):
             self._stats[f"{name}_tokens"] += getattr(row.usage, name)
         return [row]
 
     def _wait(self, work: Coroutine[Any, Any, Value]) -> Value:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def _sort_key(request: Request) -> bytes:
+    """By which rows that share a prefix stand together: servers cache prefixes too."""
+    return f"{request.call.call_id}\0{''.join(request.segments)[:KEY_LENGTH]}".encode()
 
 
 def _limits_folder(url: str) -> Path:

@@ -115,6 +115,9 @@ class NativeEngine:
             **scheduler.policy.stats(),
         }
 
+    def running(self) -> Mapping[str, int]:
+        return {}
+
     def check_integrity(self) -> None:
         """Assert that every page of the KV cache is accounted for."""
         self._end_run()

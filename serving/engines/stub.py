@@ -8,6 +8,7 @@ import os
 import random
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class StubEngine:
         `fail_marker`: a prompt holding this text gives an error row;
         `crash_marker`: a prompt holding this text ends the process, `crash_times` (1) times per `calls_dir`;
         `flaky_marker`: a prompt holding this text fails for a transient cause, `flaky_times` (1) times;
+        `memory_bytes`: memory to fill;
         `delay_ms`: pause per step; `batch`: requests per step (256); `echo`: answer with the prompt itself.
     """
 
@@ -60,6 +62,7 @@ class StubEngine:
         self._args = args
         self._waiting: dict[int, Request] = {}
         self._flaky: dict[str, int] = {}
+        self._ballast = b"\1" * self._args.get("memory_bytes", 0)
         self._previous: dict[str, str] = {}
         self._stats = dict.fromkeys(("steps", "prompt_tokens", "cached_tokens", "output_tokens"), 0)
 
@@ -78,6 +81,10 @@ class StubEngine:
 
     def stats(self) -> Mapping[str, float]:
         return {**self._stats, "running": 0, "waiting": len(self._waiting)}
+
+    def running(self) -> Mapping[str, int]:
+        batch = list(self._waiting.values())[: self._args.get("batch", 256)]
+        return Counter(request.client.name for request in batch)
 
     def close(self) -> None:
         self._waiting.clear()

@@ -107,6 +107,9 @@ class VllmEngine:
     def stats(self) -> Mapping[str, float]:
         return {**self._stats, "running": len(self._running), "waiting": len(self._waiting)}
 
+    def running(self) -> Mapping[str, int]:
+        return {}
+
     def close(self) -> None:
         self.cancel([*self._running, *(request.request_id for request in self._waiting)])
         self._engine.engine_core.shutdown()

@@ -26,9 +26,13 @@ class Client:
         self.streams = self.asked = 0
         self.last_seen = self.started = time.time()
         self._counts = dict.fromkeys(("rows", "calls", "shared", "prompt", "cached", "output"), 0)
+        self._waited = self._longest_wait = self._cost = 0.0
 
-    def count(self, row: Finished) -> None:
-        """Account one finished request of this client."""
+    def count(self, row: Finished, *, waited: float = 0.0, cost: float = 0.0) -> None:
+        """Account one finished request of this client, `waited` seconds after it was asked."""
+        self._waited += waited
+        self._longest_wait = max(self._longest_wait, waited)
+        self._cost += cost
         counts, usage = self._counts, row.usage
         counts["rows"] += 1
         counts["shared" if row.shared else "calls"] += 1
@@ -53,6 +57,9 @@ class Client:
             "last_seen": self.last_seen,
             "errors": self.totals.errors,
             "memo_bytes": self.memo.bytes,
+            "mean_wait": self._waited / max(1, self._counts["rows"]),
+            "longest_wait": self._longest_wait,
+            "cost": self._cost,
             **self._counts,
         }
 

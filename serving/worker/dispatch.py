@@ -57,6 +57,17 @@ class Dispatch:
         self._fruitless = 0
         self._proven = False
 
+    @property
+    def pid(self) -> int | None:
+        """Of the replica's process; None while there is none."""
+        replica = self._replica
+        return replica.pid if replica else None
+
+    def running(self) -> dict[str, int]:
+        """Requests of each client that the engine computes now, as it said last."""
+        replica = self._replica
+        return replica.running if replica and self._sent else {}
+
     def start(self) -> ReplicaProcess:
         """The running replica, started if need be; raises EngineFailure when its Python does not run."""
         with self._lock:
@@ -131,7 +142,7 @@ class Dispatch:
             case "ready":
                 replica.capacity = head["capacity"]
             case "stats":
-                replica.stats = head["stats"]
+                replica.stats, replica.running = head["stats"], head["running"]
             case "failed":
                 self.fail(EngineFailure(**head["failure"]))
             case "finished":
@@ -174,7 +185,8 @@ class Dispatch:
             usage = Usage() if number else row.usage
             own = Finished(request_id, row.text, row.finish_reason, usage, error, shared=number > 0)
             stream.open.pop(request_id, None)
-            stream.client.count(own)
+            waited = time.monotonic() - question.asked_at
+            stream.client.count(own, waited=waited, cost=stream.price.cost(usage))
             if question.key is not None and row.text is not None:
                 stream.client.memo.put(question.key, (row.text, row.finish_reason))
             deliveries.setdefault(stream, []).append((own, question.size))

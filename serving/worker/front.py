@@ -21,6 +21,7 @@ from spark_llm.serving.core import EngineFailure
 from spark_llm.serving.protocol import DOWN, StreamHeader, check_requests, failure_to_dict, from_metadata, to_metadata
 from spark_llm.serving.worker.dispatch import Dispatch
 from spark_llm.serving.worker.host import Host
+from spark_llm.serving.worker.metrics import serve_metrics
 from spark_llm.serving.worker.rendezvous import Endpoint, Rendezvous, WorkerConf, worker_key
 from spark_llm.serving.worker.stream import Stream
 
@@ -54,14 +55,14 @@ class Front(flight.FlightServerBase):  # type: ignore[misc]
 
     def do_exchange(
         self,
-        _context: flight.ServerCallContext,
+        context: flight.ServerCallContext,
         descriptor: flight.FlightDescriptor,
         reader: flight.MetadataRecordBatchReader,
         writer: flight.MetadataRecordBatchWriter,
     ) -> None:
         writer.begin(DOWN)
         try:
-            stream, dispatch = self._host.open(StreamHeader.from_json(descriptor.command))
+            stream, dispatch = self._host.open(StreamHeader.from_json(descriptor.command), context.is_cancelled)
         except EngineFailure as failure:
             writer.write_metadata(to_metadata({"failure": failure_to_dict(failure)}))
             return
@@ -127,6 +128,7 @@ def main() -> None:
         front.ended.set()
 
     signal.signal(signal.SIGTERM, end)
+    serve_metrics(host, conf.metrics_port)
     _announce()
     while host.tend() and not front.ended.wait(TEND_SECONDS):
         pass

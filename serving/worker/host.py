@@ -5,26 +5,23 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 from spark_llm.serving.core import EngineFailure, ModelRef, RowError
+from spark_llm.serving.footprint import footprint, resident_bytes
 from spark_llm.serving.protocol import StreamHeader
 from spark_llm.serving.worker import leases
 from spark_llm.serving.worker.clients import Clients
 from spark_llm.serving.worker.dispatch import Dispatch
 from spark_llm.serving.worker.process import ReplicaProcess
 from spark_llm.serving.worker.rendezvous import Rendezvous, WorkerConf
+from spark_llm.serving.worker.residents import Model, Residents
 from spark_llm.serving.worker.room import Room, Share
 from spark_llm.serving.worker.stream import Stream
-
-
-@dataclass(frozen=True, slots=True)
-class _Model:
-    ref: ModelRef
-    dispatches: list[Dispatch]
 
 
 class Host:
@@ -33,19 +30,26 @@ class Host:
     def __init__(self, conf: WorkerConf, rendezvous: Rendezvous) -> None:
         self._conf, self._rendezvous = conf, rendezvous
         self._lock = threading.RLock()
+        changed = threading.Condition(self._lock)
         self._clients = Clients(conf.memo_bytes, conf.memo_total_bytes)
         self._room = Room(conf.queue_bytes)
         self._streams: set[Stream] = set()
-        self._models: dict[str, _Model] = {}
+        self._residents = Residents(changed, conf.memory_bytes, conf.models or int(bool(conf.gpus)))
         self._started = self._last_stream = time.time()
 
-    def open(self, header: StreamHeader) -> tuple[Stream, Dispatch]:
-        """Begin a stream and start a replica of its model; raises EngineFailure when that cannot start.
+    def open(self, header: StreamHeader, gone: Callable[[], bool] = lambda: False) -> tuple[Stream, Dispatch]:
+        """Begin a stream, and start a replica of its model once there is memory for it.
 
         All requests of a stream go to one replica: a task's rows are sorted by prefix, so prefixes stay whole.
+
+        Raises
+        ------
+        EngineFailure
+            Where the model cannot start or finds no room before its client is `gone`.
         """
         with self._lock:
-            model = self._models.setdefault(header.model.key, _Model(header.model, self._dispatches(header.model)))
+            model = self._residents.admit(self._model(header.model), self._conf.start_seconds, gone)
+            model.last_used = time.monotonic()
             dispatch = min(model.dispatches, key=lambda dispatch: dispatch.streams)
             dispatch.start()
             dispatch.streams += 1
@@ -53,6 +57,9 @@ class Host:
             stream = Stream(header, client, Share(self._room, self._conf.inflight_bytes))
             self._streams.add(stream)
         return stream, dispatch
+
+    def _model(self, model: ModelRef) -> Model:
+        return Model(model, self._dispatches(model), footprint(model, on_gpu=bool(self._conf.gpus)))
 
     def _dispatches(self, model: ModelRef) -> list[Dispatch]:
         """One for each replica: as many as the model fits into the GPUs, or one."""
@@ -84,6 +91,7 @@ class Host:
             dispatch.streams -= 1
             self._streams.discard(stream)
             self._clients.close(stream.client)
+            self._residents.used_last(dispatch)
             self._last_stream = time.time()
 
     def tend(self) -> bool:
@@ -91,7 +99,7 @@ class Host:
         with self._lock:
             self._clients.expire(time.time())
             streams = list(self._streams)
-            dispatches = [dispatch for model in self._models.values() for dispatch in model.dispatches]
+            dispatches = [dispatch for model in self._residents.models.values() for dispatch in model.dispatches]
         for stream in streams:
             try:
                 stream.check_deadline(time.time())
@@ -109,21 +117,41 @@ class Host:
         return min(time.time() - self._last_stream, youngest_lease)
 
     def stats(self) -> dict[str, Any]:
-        """Counters of all replicas and clients, for `spark-llm top` and progress bars."""
+        """Counters of all replicas and clients, for `spark-llm top`, progress bars and metrics."""
         with self._lock:
-            clients = self._clients.stats()
-            models = list(self._models.values())
+            clients, memory = self._clients.stats(), self._residents.stats()
+            models = list(self._residents.models.values())
+            asked, oldest = self._in_flight()
+        running = sum((Counter(dispatch.running()) for model in models for dispatch in model.dispatches), Counter())
+        for client in clients:
+            name = client["client"]
+            client["running"] = min(running[name], asked[name])
+            client["queued"] = asked[name] - client["running"]
+            client["oldest_wait"] = oldest.get(name, 0.0)
         replicas = [
-            {"key": model.ref.key, "model": model.ref.name, "engine": model.ref.engine, **dispatch.stats()}
+            {"key": model.ref.key, "model": model.ref.name, "engine": model.ref.engine}
+            | {"streams": dispatch.streams, "memory": resident_bytes(dispatch.pid) if dispatch.pid else 0}
+            | dispatch.stats()
             for model in models
             for dispatch in model.dispatches
         ]
-        return {"pid": os.getpid(), "started": self._started, "models": replicas, "clients": clients}
+        own = {"pid": os.getpid(), "started": self._started, "memory": memory}
+        return {**own, "models": replicas, "clients": clients}
+
+    def _in_flight(self) -> tuple[Counter[str], dict[str, float]]:
+        """By client: unanswered requests, and the seconds that the oldest one has waited."""
+        asked: Counter[str] = Counter()
+        oldest: dict[str, float] = {}
+        for stream in self._streams:
+            name = stream.client.name
+            asked[name] += len(stream.open)
+            oldest[name] = max(oldest.get(name, 0.0), stream.oldest_wait)
+        return asked, oldest
 
     def end(self) -> None:
         """End all replicas and remove this worker's files."""
         self._rendezvous.withdraw(os.getpid())
-        for model in self._models.values():
+        for model in list(self._residents.models.values()):
             for dispatch in model.dispatches:
                 dispatch.close()
         leases.remove_stale(self._rendezvous.folder, self._conf.idle_seconds)

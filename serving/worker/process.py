@@ -45,6 +45,7 @@ class ReplicaProcess:
         self.started = self.heard = time.monotonic()
         self.capacity: dict[str, Any] | None = None
         self.stats: dict[str, float] = {}
+        self.running: dict[str, int] = {}
         self._on_frame, self._on_exit = on_frame, on_exit
         ours, theirs = socket.socketpair()
         with theirs, log.open("ab") as output:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ class Question:
     waiters: list[tuple[Stream, int]] = field(default_factory=list)
     asked: int = 1
     crashes: int = 0
+    asked_at: float = field(default_factory=time.monotonic)
 
     def may_retry(self, row: Finished) -> bool:
         """Whether this end of the question was transient and it may be asked once more."""

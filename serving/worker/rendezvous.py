@@ -39,6 +39,10 @@ class WorkerConf:
         Prompt bytes in flight per stream, and of all streams.
     memo_bytes, memo_total_bytes : int
         Bytes of answers remembered per client, and for all clients.
+    memory_bytes, models : int
+        Memory of front and models together, 0 for a share of the host's; models loaded at once, 0 for as many as fit.
+    metrics_port : int
+        Loopback port of the metrics, 0 for none.
     python : str
         Interpreter of the front; '' for this one.
     gpus : str
@@ -53,6 +57,9 @@ class WorkerConf:
     queue_bytes: int = 512 << 20
     memo_bytes: int = 256 << 20
     memo_total_bytes: int = 1 << 30
+    memory_bytes: int = 0
+    models: int = 0
+    metrics_port: int = 0
     python: str = ""
     gpus: str = field(default_factory=lambda: os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 

@@ -74,7 +74,7 @@ class Replica:
         now = time.monotonic()
         if now - self._stats_sent > STATS_SECONDS or not engine.has_work():
             self._stats_sent = now
-            self._channel.send({"op": "stats", "stats": dict(engine.stats())})
+            self._channel.send({"op": "stats", "stats": dict(engine.stats()), "running": dict(engine.running())})
 
 
 def _load(model: ModelRef) -> Engine:

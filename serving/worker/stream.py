@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import time
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from spark_llm.serving.core import EngineFailure, Finished
 from spark_llm.serving.limits import check_deadline, check_rows
+from spark_llm.serving.price import Price
 from spark_llm.serving.protocol import StreamHeader, failure_to_dict, finished_to_batch, to_metadata
 from spark_llm.serving.worker.clients import Client
 from spark_llm.serving.worker.question import Question
@@ -38,10 +40,17 @@ class Stream:
         self.client, self.payer, self.domain, self.terms = client, header.payer, header.domain, header.terms
         self.call = json.dumps(header.call.to_dict())
         self.asked_as = header.model.key + json.dumps(asdict(replace(header.call, call_id="")))
+        self.price = Price.of(header.model.args)
         self.open: dict[int, Question] = {}
         self.share = share
         self._failed = False
         self._outbox: queue.SimpleQueue[_Delivery] = queue.SimpleQueue()
+
+    @property
+    def oldest_wait(self) -> float:
+        """Seconds that its oldest unanswered request has waited; the front's lock is held."""
+        oldest = next(iter(self.open.values()), None)
+        return time.monotonic() - oldest.asked_at if oldest else 0.0
 
     def check_new(self, request_ids: list[int]) -> None:
         """Raise EngineFailure where the client uses a request id for two open requests."""

@@ -90,6 +90,9 @@ def worker_conf(settings: Settings) -> WorkerConf:
         queue_bytes=settings.integer("worker.queueBytes"),
         memo_bytes=settings.integer("worker.memoBytes"),
         memo_total_bytes=settings.integer("worker.memoTotalBytes"),
+        memory_bytes=settings.integer("worker.memoryBytes"),
+        models=settings.integer("worker.models"),
+        metrics_port=settings.integer("worker.metricsPort"),
         python=settings.text("python") or sys.executable,
         gpus=visible_gpus(),
     )

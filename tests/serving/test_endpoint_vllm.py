@@ -22,6 +22,7 @@ pytestmark = [needs_vllm, pytest.mark.slow]
 KEY = "key-of-the-loopback-server"
 MODEL, LENGTH = "tiny", 512
 OPTIONS = ["--dtype", "float32", "--enforce-eager", "--max-model-len", str(LENGTH), "--block-size", "32"]
+COMPACT_JSON = ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
 START_SECONDS = 300
 
 
@@ -41,7 +42,7 @@ def url(checkpoint, tmp_path_factory):
     port = free_port()
     command = [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--model", str(checkpoint)]
     command += ["--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port), *OPTIONS]
-    command += ["--enable-prompt-tokens-details", "--max-num-seqs", "16"]
+    command += ["--enable-prompt-tokens-details", "--max-num-seqs", "16", *COMPACT_JSON]
     environment = {
         **os.environ,
         "VLLM_API_KEY": KEY,

@@ -87,7 +87,7 @@ def test_many_concurrent_exchanges_of_one_process(worker):
 def test_equal_requests_in_flight_are_asked_once_and_the_first_pays(worker):
     with worker.exchange(execution="1", delay_ms=300) as one, worker.exchange(execution="2", delay_ms=300) as two:
         one.submit(requests(CALL, ["a", "b"], identities=True))
-        wait_until(lambda: worker.client.stats()["models"][0]["in_flight"] == 2)
+        wait_until(lambda: worker.in_flight() == 2)
         two.submit(requests(CALL, ["b", "c"], first=10, identities=True))
         first, second = drain(one, 2), drain(two, 2)
     assert first[1].text == second[10].text
@@ -141,9 +141,9 @@ def test_a_question_outlives_the_stream_that_asked_it_first(worker):
     with worker.exchange(execution="2", delay_ms=300) as two:
         with worker.exchange(execution="1", delay_ms=300) as one:
             one.submit(requests(CALL, ["a"], identities=True))
-            wait_until(lambda: worker.client.stats()["models"][0]["in_flight"] == 1)
+            wait_until(lambda: worker.in_flight() == 1)
             two.submit(requests(CALL, ["a"], identities=True))
-            wait_until(lambda: worker.client.stats()["models"][0]["in_flight"] == 1)
+            wait_until(lambda: worker.in_flight() == 1)
             one.cancel()
         row = drain(two, 1)[0]
     assert not row.shared
@@ -155,7 +155,7 @@ def test_closing_a_stream_cancels_what_is_in_flight(worker):
         exchange.submit(requests(CALL, [str(i) for i in range(100)]))
         drain_one = exchange.poll(10)
         assert drain_one
-    wait_until(lambda: worker.client.stats()["models"][0]["in_flight"] == 0)
+    wait_until(lambda: worker.in_flight() == 0)
     assert len(worker.asked()) < 20
 
 
@@ -186,7 +186,7 @@ def test_a_client_that_ignores_the_bound_is_stopped_by_the_front(make_worker):
         for i in range(20):
             writer.write_batch(requests_to_batch(requests(CALL, ["x" * 5000], first=i)))
         wait_until(lambda: reader.read_chunk() is not None)
-        assert worker.client.stats()["models"][0]["in_flight"] <= 5
+        assert worker.in_flight() <= 5
         writer.done_writing()
         writer.close()
 
@@ -308,7 +308,7 @@ def test_a_query_ends_at_its_deadline(worker):
     failure = failure_of(lambda: ask("1", 1.0))
     assert failure.condition == "LLM_LIMIT_EXCEEDED"
     assert "spark.llm.limit.seconds = 1" in failure.message
-    wait_until(lambda: worker.client.stats()["models"][0]["in_flight"] == 0)
+    wait_until(lambda: worker.in_flight() == 0)
     ask("2", 0.0)
 
 

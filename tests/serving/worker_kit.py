@@ -47,6 +47,10 @@ class Worker:
         """Prompts that reached an engine."""
         return [line for file in self.calls_dir.glob("*.calls") for line in file.read_text().splitlines()]
 
+    def in_flight(self):
+        """Requests at engines; a stream's request may still be on its way to the front."""
+        return sum(model["in_flight"] for model in self.client.stats()["models"])
+
     def pids(self):
         stats = self.client.stats()
         return [stats["pid"], *(model["pid"] for model in stats["models"] if "pid" in model)]

@@ -54,7 +54,8 @@ class WorkerKeeper extends ExecutorPlugin {
       .find(_.nonEmpty).getOrElse("python3")
     val command = Seq(python, "-m", "spark_llm.serving.worker.ensure") ++
       Seq("dir" -> "worker.dir", "idle-seconds" -> "worker.idleSeconds", "start-seconds" -> "worker.startSeconds",
-        "inflight-bytes" -> "worker.inflightBytes", "memo-bytes" -> "worker.memoBytes")
+        "inflight-bytes" -> "worker.inflightBytes", "memo-bytes" -> "worker.memoBytes",
+        "memory-bytes" -> "worker.memoryBytes", "models" -> "worker.models", "metrics-port" -> "worker.metricsPort")
         .flatMap { case (option, name) => Seq(s"--$option", setting(conf, name)) }
     val builder = new ProcessBuilder(command.asJava).redirectOutput(ProcessBuilder.Redirect.DISCARD)
       .redirectError(ProcessBuilder.Redirect.INHERIT)
