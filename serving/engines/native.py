@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -116,7 +117,7 @@ class NativeEngine:
         }
 
     def running(self) -> Mapping[str, int]:
-        return {}
+        return Counter(sequence.client.name for sequence in self._scheduler.running.values())
 
     def check_integrity(self) -> None:
         """Assert that every page of the KV cache is accounted for."""
