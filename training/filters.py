@@ -27,21 +27,29 @@ _OPINION_ASKED: dict[str, tuple[str, ...]] = {
         "Does the author recommend it?", "Is it a good review?", "Is the reviewer satisfied?",
         "Is this a favourable opinion?", "Did they enjoy it?", "Is the sentiment positive?",
         "Would the customer buy it again?", "Is the author enthusiastic?", "Is this praise?",
-        "The reviewer is pleased.", "Is it positive?", "Is {review} positive?",
+        "The reviewer is pleased.", "Does the review praise it?", "Does the critic like the film?",
+        "Is the opinion good?",
+        "Is the writer happy with it?", "Is it a positive review?", "Does the customer like the product?",
+        "Is the review good?",
+        "Does the text recommend it?", "Do they like it?", "Is it positive?", "Is {review} positive?",
     ),
     "negative": (
         "Is the review negative?", "Does the reviewer dislike it?", "Is the customer unhappy?",
         "Does the author advise against it?", "Is it a bad review?", "Is the reviewer dissatisfied?",
         "Is this an unfavourable opinion?", "Is the sentiment negative?", "The reviewer is disappointed.",
         "Is it negative?", "Is it a complaint?", "Does the customer complain?", "Is the author angry about it?",
-        "Is this criticism?",
+        "Is this criticism?", "Does the review criticize it?", "Does the critic dislike the film?",
+        "Is the opinion bad?",
+        "Is the writer unhappy with it?", "Is it a negative review?", "Does the customer dislike the product?",
+        "Is the review bad?",
+        "Do they dislike it?", "Does the reviewer complain?",
     ),
 }  # fmt: skip
 
 
 def filter_sentiment(rng: random.Random, held_out: bool) -> Example:
     """Yes/no: is the opinion positive, is it negative."""
-    row = random_row(rng, held_out, "review", "review", "film", "place")
+    row = random_row(rng, held_out, "review", "review", "film", "place", "critique", "critique")
     wanted = rng.choice(("positive", "negative"))
     asked = pick(rng, _OPINION_ASKED[wanted], held_out)
     fields = some_fields(rng, row, ("review",))
@@ -56,16 +64,23 @@ _ASPECT_ASKED: dict[int, tuple[str, ...]] = {
     1: (
         "Does the review praise the {a}?", "Is the reviewer happy with the {a}?", "Is the {a} good?",
         "Do they like the {a}?", "Is something good said about the {a}?", "Does the author recommend the {a}?",
-        "Was the {a} to their liking?",
+        "Was the {a} to their liking?", "Does the customer praise the {a}?", "Is the {a} praised?",
+        "Is the reviewer pleased with the {a}?",
+        "Does the reviewer like the {a}?", "Is the customer happy with the {a}?", "Do they praise the {a}?",
     ),
     -1: (
         "Does the review complain about the {a}?", "Is the reviewer unhappy with the {a}?", "Is the {a} bad?",
         "Do they dislike the {a}?", "Is there a problem with the {a}?", "Does the customer criticize the {a}?",
-        "Was the {a} a disappointment?",
+        "Was the {a} a disappointment?", "Does the customer complain about the {a}?", "Is the {a} criticized?",
+        "Does the review criticize the {a}?", "Does the reviewer dislike the {a}?",
+        "Is the customer unhappy with the {a}?",
+        "Do they complain about the {a}?", "Does the reviewer complain about the {a}?",
     ),
     0: (
         "Is the {a} mentioned?", "Does the review mention the {a}?", "Does it say anything about the {a}?",
-        "Is the {a} discussed?",
+        "Is the {a} discussed?", "Does the reviewer mention the {a}?", "Does the text mention the {a}?",
+        "Is something said about the {a}?",
+        "Does it mention the {a}?",
     ),
 }  # fmt: skip
 
@@ -92,11 +107,18 @@ _KIDS_ASKED: dict[bool, tuple[str, ...]] = {
         "Is it suitable for kids?", "Is it suitable for children?", "Can children watch it?",
         "Is this for families?", "Is it fit for kids?", "Would you let a child have it?",
         "Is the movie suitable for kids?", "Is it child-friendly?", "Is it family-friendly?",
+        "Is it made for children?",
+        "Is it for kids?", "Is it good for children?", "Is the film for children?", "Should children see it?",
+        "Is it safe for kids?",
+        "Will kids like it?", "Can kids use it?", "Is it fit for the whole family?", "Does it suit children?",
         "Can I take my children?",
     ),
     False: (
         "Is it for adults only?", "Is it unsuitable for children?", "Should kids stay away from it?",
-        "Is it only for grown-ups?", "Is it bad for children?",
+        "Is it only for grown-ups?", "Is it bad for children?", "Is it only for adults?",
+        "Is it not suitable for kids?",
+        "Is it dangerous for children?", "Should children not see it?", "Is it too much for kids?",
+        "Is it not for children?",
     ),
 }  # fmt: skip
 
@@ -120,12 +142,22 @@ _TONE_ASKED = {
         "Is the writer upset?",
         "Does the customer sound furious?",
         "Is the tone angry?",
+        "Is the customer upset?",
+        "Does the customer sound angry?",
+        "Is it an angry message?",
+        "Is the writer angry?",
+        "Is the customer furious?",
     ),
     "polite": (
         "Is the message polite?",
         "Is the customer polite?",
         "Is the tone friendly?",
         "Does the writer stay courteous?",
+        "Is the writer polite?",
+        "Does the customer sound friendly?",
+        "Is it a polite message?",
+        "Is the customer friendly?",
+        "Is the message friendly?",
     ),
 }
 
@@ -135,6 +167,10 @@ _URGENT_ASKED = (
     "Is the message urgent?",
     "Must it be answered today?",
     "Does the customer need help quickly?",
+    "Is the request urgent?",
+    "Is the ticket urgent?",
+    "Does it need an answer today?",
+    "Is the customer in a hurry?",
 )
 
 
@@ -153,7 +189,11 @@ def filter_tone(rng: random.Random, held_out: bool) -> Example:
 
 _TOPIC_ASKED = (
     "Is it about {t}?", "Is the text about {t}?", "Does it concern {t}?", "Is the topic {t}?",
-    "Is {t} the subject?", "Does this belong to {t}?",
+    "Is {t} the subject?", "Does this belong to {t}?", "Is this about {t}?", "Is {t} the topic?",
+    "Is the record about {t}?",
+    "Is it a question of {t}?", "Does the text concern {t}?", "Does it belong to the category {t}?",
+    "Is the category {t}?",
+    "Is the message about {t}?", "Does it deal with {t}?", "Does the text deal with {t}?",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 from training import phrases, topics, words
+from training.critics import critique
 from training.grammar import expand, pick, sentence
 from training.opinions import KIDS_TAGS, Subject, noise, review
 from training.rows import Fields, Row, Tags, common_slots, person
@@ -183,6 +184,7 @@ def profile(rng: random.Random, held_out: bool) -> Row:
 KINDS: dict[str, Callable[[random.Random, bool], Row]] = {
     "review": product_review,
     "film": film_review,
+    "critique": critique,
     "place": place_review,
     "ticket": ticket,
     "news": news,

@@ -33,7 +33,11 @@ _SENTIMENT_ASKED = (
     "", "", "", "What is the sentiment of the review?", "How does the reviewer feel?", "Classify the sentiment.",
     "Which sentiment does the text express?", "Is the opinion favourable?", "Sentiment of this review",
     "What does the writer think of it?", "Decide how the author judges it.", "Label the review.",
-    "Tell the mood of the customer.",
+    "Tell the mood of the customer.", "Is the critic for or against it?", "Is the review fresh or rotten?",
+    "What is the verdict of the review?", "What is the sentiment?", "Sentiment?", "How is the text meant?",
+    "Is the review positive or negative?", "What does the review say?", "Choose the sentiment of the record.",
+    "Which label fits the opinion?", "Does the writer like it or not?", "What is the writer's opinion?",
+    "Determine the sentiment of the review.", "How did they like it?", "Judge the mood of the text.",
 )  # fmt: skip
 
 
@@ -43,7 +47,9 @@ def sentiment(rng: random.Random, held_out: bool) -> Example:
     classes = rng.choice(
         (("positive", "negative"), ("positive", "negative", "mixed"), ("positive", "negative", "neutral"), tuple(names))
     )
-    while (row := random_row(rng, held_out, "review", "review", "film", "place")).facts["polarity"] not in classes:
+    while (row := random_row(rng, held_out, "review", "review", "film", "place", "critique", "critique")).facts[
+        "polarity"
+    ] not in classes:
         pass
     labels = tuple(names[c] for c in rng.sample(classes, len(classes)))
     asked = pick(rng, _SENTIMENT_ASKED, held_out)
@@ -56,7 +62,9 @@ def sentiment(rng: random.Random, held_out: bool) -> Example:
 
 _CLASSIFY_ASKED = (
     "", "", "", "What is it about?", "Classify the topic.", "Which topic does the text have?", "Choose the category.",
-    "Assign a category.", "Sort it into one of the groups.",
+    "Assign a category.", "Sort it into one of the groups.", "What is the topic?", "What is the text about?",
+    "Which category does it belong to?", "Which label fits?", "Which topic fits the record?", "Choose a topic.",
+    "Find the right category for the record.", "What does it concern?", "Assign the topic of the message.",
 )  # fmt: skip
 
 
@@ -75,11 +83,18 @@ def topic(rng: random.Random, held_out: bool) -> Example:
     return Example("topic", "llm_classify", asked, fields, style(truth), tuple(labels), tags=row.tags, gist=gist)
 
 
+_TONE_ASKED = (
+    "", "What is the tone?", "How does the customer sound?", "Classify the tone.", "Which tone does the message have?",
+    "Is the customer angry or polite?", "What is the mood of the writer?", "Tell the tone of the message.",
+    "How does the writer sound?", "In which tone is it written?", "Choose the tone.", "What is the customer's mood?",
+)  # fmt: skip
+
+
 def tone(rng: random.Random, held_out: bool) -> Example:
     """The tone of a support message."""
     row = random_row(rng, held_out, "ticket")
     labels = tuple(rng.sample(("angry", "polite", "neutral"), 3))
-    asked = pick(rng, ("", "What is the tone?", "How does the customer sound?", "Classify the tone."), held_out)
+    asked = pick(rng, _TONE_ASKED, held_out)
     fields, found = some_fields(rng, row, ("message",)), str(row.facts["tone"])
     return Example("tone", "llm_classify", asked, fields, found, labels, tags=row.tags, gist=f"tone:{found}")
 
@@ -87,13 +102,14 @@ def tone(rng: random.Random, held_out: bool) -> Example:
 _RATING_ASKED = (
     "Rate the review from 1 to 5.", "How many stars from 1 to 5 does the reviewer give?", "Guess the stars (1-5).",
     "Rating from 1 (bad) to 5 (good)?", "On a scale of 1 to 5, how happy is the customer?",
-    "Give a score from 1 to 5.",
+    "Give a score from 1 to 5.", "How many stars?", "How many stars does it get?", "Rate it from 1 to 5.",
+    "What rating from 1 to 5 does the review give?", "Stars from 1 to 5?", "How good is it from 1 to 5?",
 )  # fmt: skip
 
 
 def rating(rng: random.Random, held_out: bool) -> Example:
     """Stars from 1 to 5."""
-    row = random_row(rng, held_out, "review", "review", "film", "place")
+    row = random_row(rng, held_out, "review", "review", "film", "place", "critique")
     asked, answer = pick(rng, _RATING_ASKED, held_out), str(row.facts["stars"])
     fields = some_fields(rng, row, ("review",))
     if rng.random() < 0.5:

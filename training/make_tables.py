@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training import words
-from training.kinds import aspects_of, describe, open_review, ticket
+from training.kinds import aspects_of, describe, open_review, profile, ticket
 from training.opinions import Subject, review
 from training.rows import Row
+from training.texts import questions_about
 
 DATA = Path("sql_examples/data")
-PRODUCTS, REVIEWS, TICKETS = 120, 2000, 400
+SEED = 7
+PRODUCTS, REVIEWS, TICKETS, COMPANIES = 150, 3000, 1000, 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,28 +89,40 @@ def _table(rows: Sequence[dict[str, object]], **types: pa.DataType) -> pa.Table:
     return table
 
 
-def cut_xquad(source: Path, rows: int) -> pa.Table:
-    """The first rows of the table of questions with five retrieved paragraphs each (see NOTICE beside the tables)."""
-    table = pq.read_table(source).slice(0, rows)
-    return pa.table({name: table[name].cast(pa.string()) for name in table.column_names})
+def questions_table(rng: random.Random) -> pa.Table:
+    """Questions about companies with four texts each, one of which answers, and the answer.
+
+    The questions about a company show the same texts, each time in another order, as a retriever might give them.
+    """
+    companies = [profile(rng, held_out=False) for _ in range(COMPANIES)]
+    rows = []
+    for about in companies:
+        others = rng.sample([company for company in companies if company is not about], 3)
+        texts = [str(row.fields["context"]) for row in (about, *others)]
+        for question, answer in questions_about(rng, about):
+            rows.append({"question": question, "contexts": rng.sample(texts, len(texts)), "answer": answer})
+    rng.shuffle(rows)
+    return _table([{"question_id": i, **row} for i, row in enumerate(rows, 1)], question_id=pa.int32())
+
+
+def make_tables(seed: int) -> dict[str, pa.Table]:
+    """All tables by their names."""
+    rng = random.Random(seed)
+    products = [make_product(rng, number) for number in range(1, PRODUCTS + 1)]
+    return {
+        "products": products_table(products),
+        "reviews": reviews_table(rng, products),
+        "tickets": tickets_table(rng),
+        "questions": questions_table(rng),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--xquad", type=Path, help="table of xquad questions with five contexts each, to cut anew")
+    parser.add_argument("--seed", type=int, default=SEED)
     args = parser.parse_args()
-    rng = random.Random(args.seed)
-    products = [make_product(rng, number) for number in range(1, PRODUCTS + 1)]
-    tables = {
-        "products": products_table(products),
-        "reviews": reviews_table(rng, products),
-        "tickets": tickets_table(rng),
-    }
-    if args.xquad:
-        tables["xquad_rag"] = cut_xquad(args.xquad, 200)
     DATA.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
+    for name, table in make_tables(args.seed).items():
         pq.write_table(table, DATA / f"{name}.parquet", compression="zstd")
 
 

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from training import words
+from training.critics import LEXICON
 
 Places = tuple[Tensor, Tensor]
 """Row numbers [n] and positions [n] of n places in a batch."""
@@ -19,7 +23,7 @@ Places = tuple[Tensor, Tensor]
 class ModelConfig:
     """Sizes of the model; the names are those of the published configuration format."""
 
-    vocab_size: int = 4096
+    vocab_size: int = 8192
     hidden_size: int = 192
     intermediate_size: int = 512
     num_hidden_layers: int = 4
@@ -32,6 +36,15 @@ class ModelConfig:
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_attention_heads
+
+
+SIZES = {
+    "small": ModelConfig(),
+    "large": ModelConfig(
+        hidden_size=320, intermediate_size=896, num_hidden_layers=6, num_attention_heads=10, num_key_value_heads=5
+    ),
+}
+"""Models of 3.2 and 9.6 million parameters (6 and 19 MB in bf16): trained on two cores, and on an accelerator."""
 
 
 def rotation(config: ModelConfig, length: int) -> tuple[Tensor, Tensor]:
@@ -68,17 +81,26 @@ class Attention(nn.Module):
         k, v = self._heads(self.k_proj, x, self.kv_heads), self._heads(self.v_proj, x, self.kv_heads)
         k = _rotate(k, cos, sin)
         k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))
-        future = torch.full((length, length), float("-inf"), dtype=k.dtype).triu(1)
+        future = torch.full((length, length), float("-inf"), dtype=k.dtype, device=k.device).triu(1)
         if at is None:
             q = _rotate(self._heads(self.q_proj, x, self.heads), cos, sin)
-        else:
-            q = self.q_proj(x[at]).view(-1, self.heads, 1, self.head_dim)
-            q = _rotate(q, cos[at[1], None, None], sin[at[1], None, None])
-            k, v, future = k[at[0]], v[at[0]], future[at[1], None, None]
+        else:  # the n places, padded to as many per row of the batch
+            rows, positions = at
+            nth = torch.arange(len(rows), device=rows.device) - torch.searchsorted(rows, rows)
+            places = rows.new_zeros(batch, int(nth.max()) + 1)
+            places[rows, nth] = positions
+            q = x.new_zeros(*places.shape, x.shape[2])
+            q[rows, nth] = x[at]
+            q = _rotate(
+                self._heads(self.q_proj, q, self.heads),
+                cos[places, None].transpose(1, 2),
+                sin[places, None].transpose(1, 2),
+            )
+            future = future[places, None].transpose(1, 2)
         # Written out: on the CPU, at these lengths, the fused attention's backward pass is slower.
-        scores = q @ k.transpose(-1, -2) * self.head_dim**-0.5 + future
-        mixed = (scores.softmax(-1) @ v).transpose(1, 2)
-        return self.o_proj(mixed.reshape(batch, length, -1) if at is None else mixed.flatten(1))
+        scores = (q * self.head_dim**-0.5) @ k.transpose(-1, -2) + future
+        mixed = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+        return self.o_proj(mixed if at is None else mixed[rows, nth])
 
     def _heads(self, projection: nn.Linear, x: Tensor, heads: int) -> Tensor:
         return projection(x).unflatten(-1, (heads, self.head_dim)).transpose(1, 2)
@@ -142,7 +164,7 @@ class Model(nn.Module):
             The hidden states [batch, length, hidden] below the last layer.
         """
         x = self.embed_tokens(tokens)
-        cos, sin = (t.to(x.dtype) for t in rotation(self.config, tokens.shape[1]))
+        cos, sin = (t.to(x) for t in rotation(self.config, tokens.shape[1]))
         *layers, last = self.layers
         for layer in layers:
             x = layer(x, cos, sin)
@@ -180,6 +202,26 @@ def load(directory: Path) -> Model:
     weights = load_file(directory / "model.safetensors")
     model.load_state_dict({name.removeprefix("model."): t.float() for name, t in weights.items()})
     return model
+
+
+def adopt(model: Model, tokenizer: Tokenizer, directory: Path) -> None:
+    """Start from a trained model of the same layers whose vocabulary may be another.
+
+    A token's vector is the mean of those of the pieces into which the other tokenizer cuts it; the new words of the
+    critics' lexicon begin near the words of the same sign that the other model knows.
+    """
+    other, pieces = load(directory), Tokenizer.from_file(str(directory / "tokenizer.json"))
+    old = other.embed_tokens.weight.detach()
+    model.load_state_dict({**other.state_dict(), "embed_tokens.weight": model.embed_tokens.weight.detach()})
+    for token in range(tokenizer.get_vocab_size()):
+        text = tokenizer.decode([token], skip_special_tokens=False)
+        if ids := pieces.encode(text).ids:
+            model.embed_tokens.weight.data[token] = old[ids].mean(0)
+    for sign, known in ((1, (*words.GREAT, *words.GOOD)), (-1, (*words.BAD, *words.AWFUL))):
+        judged = old[[ids[0] for word in known if len(ids := pieces.encode(f" {word}").ids) == 1]].mean(0)
+        for form in (form for word in LEXICON[sign] for form in (f" {word}", word.capitalize())):
+            if len(ids := tokenizer.encode(form).ids) == 1 < len(pieces.encode(form).ids):
+                model.embed_tokens.weight.data[ids[0]] = judged + 0.3 * model.embed_tokens.weight.data[ids[0]]
 
 
 def _write(path: Path, value: object) -> None:

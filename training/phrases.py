@@ -210,7 +210,13 @@ NEUTRAL: dict[str, tuple[str, ...]] = {
 _KIDS = (
     "[my|our|the] [kids|children|little ones] [love|adore] it", "fun for the whole family",
     "[ideal|perfect] for [kids|children]", "suitable for children", "even toddlers can enjoy it",
-    "a family favourite", "our [son|daughter] [smiled|laughed] all the time",
+    "a family favourite", "our [son|daughter] [smiled|laughed] all the time", "great for [kids|children]",
+    "[kids|children] will love it",
+    "good for [kids|children] of all ages", "the whole family [loved|enjoyed] it", "a good choice for families",
+    "my [son|daughter] loves it",
+    "[kids|children] enjoy it a lot", "safe for [kids|children]", "fit for the [whole family|youngest]",
+    "my children cannot get enough of it",
+    "for [kids|children] and parents alike", "it is child-friendly", "our little ones had a great time",
 )  # fmt: skip
 FOR_KIDS: dict[str, tuple[str, ...]] = {
     "product": (
@@ -227,7 +233,15 @@ FOR_KIDS: dict[str, tuple[str, ...]] = {
     ),
     "place": (*_KIDS, "there is a playground for the kids", "they have high chairs and a children's menu"),
 }
-_NO_KIDS = ("not for [kids|children]", "keep it away from [kids|children]", "strictly for adults", "adults only")
+_NO_KIDS = (
+    "not for [kids|children]", "keep it away from [kids|children]", "strictly for adults", "adults only",
+    "not suitable for [kids|children]", "[kids|children] should stay away", "unsuitable for [kids|children]",
+    "for adults only",
+    "dangerous for [kids|children]", "leave the [kids|children] at home", "nothing for [kids|children]",
+    "only for grown-ups",
+    "not safe for [kids|children]", "it is for adults", "I would not let [kids|children] near it",
+    "too dangerous for [kids|children]",
+)  # fmt: skip
 NOT_FOR_KIDS: dict[str, tuple[str, ...]] = {
     "product": (
         *_NO_KIDS, "it has small parts that children could swallow", "far too dangerous for [kids|children]",
@@ -255,10 +269,15 @@ DESCRIPTIONS_OF_ONE = (
 DESCRIBED_FOR_KIDS = (
     "made for [small|young] children", "suitable for children from age {digit}", "safe for little hands",
     "loved by children", "[great|ideal|perfect] for [kids|children]", "fun for the whole family", "child-safe edges",
+    "for [kids|children] from age {digit}", "safe for [kids|children]", "made for families", "children love it",
+    "suitable for [kids|children]",
 )  # fmt: skip
 DESCRIBED_NOT_FOR_KIDS = (
     "not for [kids|children]", "keep away from [kids|children]", "for adults only", "only for use by adults",
-    "contains small parts that children could swallow", "not a toy", "sharp edges: too dangerous for [kids|children]",
+    "contains small parts that children could swallow", "not a toy", "not suitable for [kids|children]",
+    "dangerous for [kids|children]",
+    "not safe for [kids|children]", "only for grown-ups", "unsuitable for [kids|children]",
+    "sharp edges: too dangerous for [kids|children]",
 )  # fmt: skip
 PLOTS_FOR_KIDS = (
     "A [little|brave|lost] [rabbit|bear|penguin|dragon|puppy] [looks for|finds] "

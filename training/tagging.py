@@ -13,6 +13,7 @@ from training.rows import Tags
 
 TAGS = (
     "neutral",
+    *(f"{part}{sign}" for part in ("word", "clause") for sign in "+-"),
     *(f"verdict{strength:+}" for strength in phrases.VERDICTS),
     *(f"{name}{sign}" for name in sorted({"kids", "urgent"}.union(*phrases.ASPECTS.values())) for sign in "+-"),
     *(f"ticket:{topic}" for topic in topics.TICKETS),

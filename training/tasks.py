@@ -10,20 +10,21 @@ from training import filters, labels, texts
 from training.examples import Example
 
 TASKS: dict[Callable[[random.Random, bool], Example], float] = {
-    labels.sentiment: 0.10,
-    filters.filter_sentiment: 0.07,
-    filters.filter_aspect: 0.14,
+    labels.sentiment: 0.13,
+    filters.filter_sentiment: 0.08,
+    filters.filter_aspect: 0.12,
     filters.filter_audience: 0.05,
     filters.filter_tone: 0.04,
-    filters.filter_topic: 0.10,
+    filters.filter_topic: 0.09,
     filters.filter_fact: 0.06,
     labels.topic: 0.12,
     labels.tone: 0.02,
-    texts.extract: 0.18,
+    texts.extract: 0.17,
     labels.rating: 0.03,
-    texts.answer: 0.04,
-    texts.repeat: 0.06,
-    texts.summary: 0.05,
+    texts.answer: 0.05,
+    texts.repeat: 0.03,
+    texts.recall: 0.06,
+    texts.summary: 0.04,
 }
 """Every task with its share of the training examples."""
 

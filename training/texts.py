@@ -6,10 +6,13 @@ import json
 import random
 from typing import Any
 
+from training import phrases
+from training.critics import ADJECTIVES, DOES, VICES, VIRTUES
 from training.examples import Example, random_row, shuffled, some_fields
 from training.grammar import pick, sentence
 from training.kinds import profile
-from training.rows import Row
+from training.rows import Row, person
+from training.words import CITIES, COLOURS, MONTHS, invented_name, words
 
 _SCHEMAS: dict[str, dict[str, tuple[str, str, tuple[str, ...]]]] = {
     "profile": {
@@ -94,6 +97,17 @@ _QUESTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+def questions_about(rng: random.Random, company: Row) -> list[tuple[str, str]]:
+    """Every question that a company's text answers, with the answer."""
+    name = str(company.facts["name"])
+    asked = [key for key in _QUESTIONS if key in company.facts]
+    return [(pick(rng, _QUESTIONS[key], False).replace("{name}", name), _reply(company, key)) for key in asked]
+
+
+def _reply(company: Row, asked: str) -> str:
+    return str(company.facts[asked]) + ("s" if asked == "product" else "")
+
+
 _ANSWER_ASKED = (
     "Answer the question.", "Answer the question", "Answer the question from the contexts.",
     "Give a short answer to the question.", "Use the text to answer the question.",
@@ -107,7 +121,7 @@ def answer(rng: random.Random, held_out: bool) -> Example:
     row = rng.choice(rows)
     asked = rng.choice([k for k in _QUESTIONS if k in row.facts])
     question = pick(rng, _QUESTIONS[asked], held_out).replace("{name}", str(row.facts["name"]))
-    reply = str(row.facts[asked]) + ("s" if asked == "product" else "")
+    reply = _reply(row, asked)
     texts = [str(r.fields["context"]) for r in rows]
     fields = (
         {"contexts": texts} if len(texts) > 1 or rng.random() < 0.3 else {rng.choice(("context", "text")): texts[0]}
@@ -120,7 +134,43 @@ def answer(rng: random.Random, held_out: bool) -> Example:
     )
 
 
-_REPEAT_ASKED = ("Repeat the {name}.", "Copy the {name}.", "What is the {name}?", "Give the {name} word for word.")
+_REPEAT_ASKED = (
+    "Repeat the {name}.", "Copy the {name}.", "What is the {name}?", "Give the {name} word for word.",
+    "Which {name} is it?",
+    "Name the {name}.", "Tell me the {name}.", "Write the {name}.", "Return the {name}.", "Give the {name}.",
+)  # fmt: skip
+_NAMES = words(
+    "name, city, code, author, owner, title, brand, model, colour, artist, country, street, street_name, contact, "
+    "manager, driver, "
+    "guest, player, seller, buyer, reference, label, serial, team, month, word, answer, director, studio, language"
+)
+
+
+def _value(rng: random.Random, held_out: bool) -> str:
+    """Any short text: a person, a name, a number, a code, or random words."""
+    how = rng.randrange(5)
+    if how == 0:
+        return person(rng, held_out)
+    if how == 1:
+        return " ".join(invented_name(rng, held_out) for _ in range(rng.choice((1, 1, 2))))
+    if how == 2:
+        return str(rng.randrange(10 ** rng.choice((2, 3, 4, 6))))
+    if how == 3:
+        return f"{rng.choice('ABCDEFGHKLMNPRSTVWXZ')}{rng.choice('ABCDEFGHKLMNPRSTVWXZ')}-{rng.randrange(1000)}"
+    kinds = (VIRTUES, VICES, CITIES, COLOURS, MONTHS, phrases.DISHES, DOES[1], DOES[-1], ADJECTIVES[1], ADJECTIVES[-1])
+    return " ".join(rng.choice(rng.choice(kinds)) for _ in range(rng.choice((1, 2, 3))))
+
+
+def recall(rng: random.Random, held_out: bool) -> Example:
+    """The value of one of several fields that have nothing to do with each other: what copying needs first."""
+    fields = {name: _value(rng, held_out) for name in rng.sample(_NAMES, rng.choice((1, 2, 2, 3, 4)))}
+    chosen = rng.sample(sorted(fields), min(len(fields), rng.choice((1, 1, 2))))
+    if rng.random() < 0.4:
+        answer = json.dumps({name: fields[name] for name in chosen}, ensure_ascii=False)
+        returns = ", ".join(f"{name} STRING" for name in chosen)
+        return Example("recall", "llm_extract", "", fields, answer, returns=returns)
+    asked = pick(rng, _REPEAT_ASKED, held_out).replace("{name}", chosen[0])
+    return Example("recall", "llm", asked, fields, fields[chosen[0]])
 
 
 def repeat(rng: random.Random, held_out: bool) -> Example:

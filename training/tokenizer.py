@@ -9,11 +9,12 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from training.critics import LEXICON
 from training.render import CHAT_TEMPLATE, END, prompt_text
 from training.tasks import example
 
 SPECIAL = ("<|pad|>", END, "<|system|>", "<|user|>", "<|assistant|>")
-VOCABULARY = 4096
+VOCABULARY = 8192
 MAX_POSITIONS = 4096
 
 # Digits stand alone and a line break ends a token, so that numbers copy digit by digit and the borders between a
@@ -28,6 +29,10 @@ def corpus(seed: int, size: int) -> Iterator[str]:
         drawn = example(rng, held_out=False)
         yield prompt_text(drawn)
         yield drawn.answer
+    for lexicon in LEXICON.values():
+        for word in lexicon:
+            yield from [f" {word}"] * 200
+            yield from [word.capitalize()] * 40
 
 
 def train(seed: int = 0, size: int = 30_000) -> Tokenizer:

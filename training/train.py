@@ -1,203 +1,208 @@
-"""Train the default model: `python -m training.train --minutes 60`. The same command resumes from the last checkpoint.
+"""Train the default model: `python -m training.train`. The same command resumes from the last checkpoint.
 
-The model directory grows in `build/training/model`: whole after the first checkpoint, best after the last.
+On two cores: `--minutes 80` (two workers of one thread each). On an accelerator, in minutes:
+`--device cuda --size large --workers 1 --batch 512 --generators 15 --minutes 8`.
 
-Examples are drawn from the seed and the number of their block, so that a resumed run sees the data of an uninterrupted
-one. The learning rate follows the time budget: the recipe ends on time on any machine.
+The model directory grows in `build/training/model`: whole after the first checkpoint, best after the last. The learning
+rate follows the budget, which counts processor time on the CPU and wall-clock time elsewhere: on shared cores a run is
+not cut short. A resumed run may be given another budget; a smaller one ends it soon.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import logging
-import math
-import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from torch import nn
+from torch import distributed, multiprocessing, nn
 from torch.nn import functional as F
 
 from training import tokenizer as bpe
-from training.model import Model, ModelConfig, save
-from training.render import END, prompt_text
-from training.tagging import TAGS, tag_places
-from training.tasks import example
+from training.batches import Batch, Source
+from training.model import SIZES, Model, adopt, save
+from training.muon import Muon
+from training.render import END
+from training.tagging import TAGS
 
 log = logging.getLogger("training")
 
-BLOCK = 8
-"""Batches that are drawn together and sorted by length, to pad little."""
-EASY = 1000
-"""The first so many batches take the shortest of three drawn questions, as many more the shorter of two."""
 TAGGING = 1.0
 """Weight of the loss of the tagged phrases beside the loss of the answers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """Token ids of a prompt and of its answer with the end token; positions and numbers of the prompt's tags."""
-
-    prompt: list[int]
-    answer: list[int]
-    tags: list[tuple[int, int]]
-
-    def __len__(self) -> int:
-        return len(self.prompt) + len(self.answer)
-
-
-@dataclass(frozen=True, slots=True)
 class Recipe:
-    """Settings of a run: its time budget, batch size in examples, peak learning rate, and places."""
+    """Settings of a run: its budget, batch size per worker, peak learning rates, and places.
 
-    minutes: float = 60.0
+    Each of the `workers` is a process (on the CPU of one thread) that draws its own examples; their gradients are
+    averaged. `generators` are processes that draw the examples ahead. `start` names a model directory to go on from.
+    """
+
+    minutes: float = 80.0
+    device: str = "cpu"
+    size: str = "small"
+    workers: int = 2
+    generators: int = 0
     batch: int = 32
-    peak_rate: float = 2e-3
+    peak_rate: float = 3e-3
+    matrix_rate: float = 0.02
     weight_decay: float = 0.05
     seed: int = 0
-    threads: int = 1
     save_every: int = 200
     run: Path = Path("build/training")
+    start: Path | None = None
 
 
 class Run:
-    """A training run that can stop and resume: model, optimizer, number of steps and seconds spent."""
+    """A training run that can stop and resume: model, optimizers, number of steps and seconds spent."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, worker: int = 0) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe, self.step, self.seconds = recipe, 0, 0.0
+        self.recipe, self.worker, self.step, self.seconds = recipe, worker, 0, 0.0
+        self.device = torch.device(recipe.device)
         self.checkpoint, self.directory = recipe.run / "checkpoint.pt", recipe.run / "model"
-        self.tokenizer = _tokenizer(self.directory, recipe.seed)
-        self.pad, self.end = (self.tokenizer.token_to_id(t) for t in (bpe.SPECIAL[0], END))
-        self.model = Model(ModelConfig())
+        self.tokenizer = make_tokenizer(recipe)
+        self.model = Model(SIZES[recipe.size])
         self.tagger = nn.Linear(self.model.config.hidden_size, len(TAGS))
-        self.optimizer = _optimizer([*self.model.parameters(), *self.tagger.parameters()], recipe)
+        if recipe.start:
+            adopt(self.model, self.tokenizer, recipe.start)
+        self.parameters = [*self.model.to(self.device).parameters(), *self.tagger.to(self.device).parameters()]
+        self.matrices = Muon([p for p in self.model.layers.parameters() if p.dim() > 1], recipe.matrix_rate)
+        self.others = _adam(self.model, self.tagger, recipe)
         if self.checkpoint.exists():
             self._resume()
 
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        return {"model": self.model, "tagger": self.tagger, "matrices": self.matrices, "others": self.others}
+
     def _resume(self) -> None:
-        saved = torch.load(self.checkpoint, weights_only=True)
-        self.model.load_state_dict(saved["model"])
-        self.tagger.load_state_dict(saved["tagger"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        saved = torch.load(self.checkpoint, weights_only=True, map_location=self.device)
+        for name, part in self._parts().items():
+            part.load_state_dict(saved[name])
         self.step, self.seconds = saved["step"], saved["seconds"]
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all, and the weights."""
-        parts = ("model", "tagger", "optimizer")
-        state = {part: getattr(self, part).state_dict() for part in parts}
+        state = {name: part.state_dict() for name, part in self._parts().items()}
         torch.save(
             {**state, "step": self.step, "seconds": self.seconds}, partial := self.checkpoint.with_suffix(".part")
         )
         partial.replace(self.checkpoint)
-        save(self.model, self.directory, self.end, self.pad)
+        pad, end = (self.tokenizer.token_to_id(t) for t in (bpe.SPECIAL[0], END))
+        save(self.model, self.directory, end, pad)
 
     def train(self) -> None:
-        """Step until the time budget is spent."""
+        """Step until the budget is spent."""
         recipe, losses = self.recipe, []
-        begin = time.monotonic() - self.seconds
-        for batch in batches(self.tokenizer, recipe.seed, recipe.batch, self.step):
-            losses.append(self._update(batch))
-            self.seconds, self.step = time.monotonic() - begin, self.step + 1
+        source = Source(self.tokenizer, recipe.seed, self.worker, recipe.workers, recipe.batch)
+        clock = time.process_time if self.device.type == "cpu" else time.monotonic
+        begin = clock() - self.seconds
+        for batch in source.batches(self.step, recipe.generators):
+            losses.append(self._backward(batch.to(self.device)))
+            self._share(clock() - begin)
+            self._update()
+            self.step += 1
             over = self.seconds >= 60 * recipe.minutes
-            if over or self.step % recipe.save_every == 0:
-                answers, tags = torch.tensor(losses).mean(0).tolist()
+            if self.worker == 0 and (over or self.step % recipe.save_every == 0):
+                answers, tags = torch.stack(losses).mean(0).tolist()
                 log.info("step %d, %.0f s, loss %.4f, of tags %.4f", self.step, self.seconds, answers, tags)
                 losses.clear()
                 self.save()
             if over:
                 return
 
-    def _update(self, batch: Sequence[Encoded]) -> tuple[float, float]:
-        rate = learning_rate(self.seconds / (60 * self.recipe.minutes), self.recipe.peak_rate)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        answers, tags = loss_of(self.model, self.tagger, batch, self.pad)
+    def _backward(self, batch: Batch) -> torch.Tensor:
+        answers, tags = loss_of(self.model, self.tagger, batch)
         (answers + TAGGING * tags).backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return answers.item(), tags.item()
+        return torch.stack((answers, tags)).detach()
+
+    def _share(self, seconds: float) -> None:
+        """Average the gradients of all workers, which also take over the first one's clock."""
+        self.seconds = seconds
+        if self.recipe.workers == 1:
+            return
+        clock = torch.tensor([seconds * self.recipe.workers if self.worker == 0 else 0.0], device=self.device)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        together = torch.cat([*(g.flatten() for g in gradients), clock])
+        distributed.all_reduce(together)
+        together /= self.recipe.workers
+        self.seconds = together[-1].item()
+        for gradient, part in zip(gradients, together[:-1].split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def _update(self) -> None:
+        share = learning_rate(self.seconds / (60 * self.recipe.minutes), 1.0)
+        for optimizer, peak in ((self.matrices, self.recipe.matrix_rate), (self.others, self.recipe.peak_rate)):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * share
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.matrices.step()
+        self.others.step()
+        for parameter in self.parameters:
+            parameter.grad = None
 
 
-def _tokenizer(directory: Path, seed: int) -> Tokenizer:
+def make_tokenizer(recipe: Recipe) -> Tokenizer:
+    """The run's tokenizer, trained first where there is none."""
+    directory = recipe.run / "model"
     if not (file := directory / "tokenizer.json").exists():
         directory.mkdir(parents=True, exist_ok=True)
-        bpe.save(bpe.train(seed), directory)
+        bpe.save(bpe.train(recipe.seed), directory)
     return Tokenizer.from_file(str(file))
 
 
-def _optimizer(parameters: Sequence[nn.Parameter], recipe: Recipe) -> torch.optim.AdamW:
-    matrices = [p for p in parameters if p.dim() > 1]
-    scales = [p for p in parameters if p.dim() == 1]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": scales, "weight_decay": 0.0}]
+def _adam(model: Model, tagger: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    tables = [model.embed_tokens.weight, *(p for p in tagger.parameters() if p.dim() > 1)]
+    scales = [p for p in (*model.parameters(), *tagger.parameters()) if p.dim() == 1]
+    groups = [{"params": tables, "weight_decay": recipe.weight_decay}, {"params": scales, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=recipe.peak_rate, betas=(0.9, 0.98), fused=True)
 
 
-def encode(tokenizer: Tokenizer, seed: str, size: int, draws: int) -> list[Encoded]:
-    """`size` training examples drawn from a seed, as token ids; each the shortest of `draws`."""
-    rng = random.Random(seed)
-    drawn = [example(rng, held_out=False, draws=draws) for _ in range(size)]
-    texts = [prompt_text(e) for e in drawn]
-    prompts = tokenizer.encode_batch(texts)
-    answers = tokenizer.encode_batch_fast([e.answer + END for e in drawn])
-    return [
-        Encoded(p.ids, a.ids, tag_places(text, p, e.tags, e.gist))
-        for text, e, p, a in zip(texts, drawn, prompts, answers, strict=True)
-    ]
-
-
-def batches(tokenizer: Tokenizer, seed: int, size: int, start: int) -> Iterator[list[Encoded]]:
-    """All batches from number `start` on, short questions first.
-
-    Each block holds `BLOCK` batches of similar lengths in random order.
-    """
-    for block in itertools.count(start // BLOCK):
-        draws = max(1, 3 - block * BLOCK // EASY)
-        examples = encode(tokenizer, f"{seed}/{block}", BLOCK * size, draws)
-        examples.sort(key=len)
-        groups = [examples[i : i + size] for i in range(0, len(examples), size)]
-        random.Random(f"{seed}/{block}").shuffle(groups)
-        yield from groups[max(0, start - block * BLOCK) :]
-
-
-def loss_of(model: Model, tagger: nn.Module, batch: Sequence[Encoded], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean cross-entropies: of the answers' tokens, longer answers weighing less per token, and of the tags."""
-    width = max(map(len, batch)) - 1
-    tokens = torch.tensor([(e.prompt + e.answer)[:-1] + [pad] * (width + 1 - len(e)) for e in batch])
-    asked = [(i, len(e.prompt) - 1 + j, token) for i, e in enumerate(batch) for j, token in enumerate(e.answer)]
-    rows, at, targets = map(torch.tensor, zip(*asked, strict=True))
-    weights = torch.tensor([len(batch[i].answer) ** -0.5 for i, _, _ in asked])
-    tags = [(i, position, tag) for i, e in enumerate(batch) for position, tag in e.tags] or [(0, 0, -100)]
-    tag_rows, tag_at, tag_targets = map(torch.tensor, zip(*tags, strict=True))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits, inside = model(tokens, (rows, at))
-        tag_logits = tagger(F.rms_norm(inside[tag_rows, tag_at], inside.shape[-1:]))
-    losses = F.cross_entropy(logits.float(), targets, reduction="none")
-    tag_loss = F.cross_entropy(tag_logits.float(), tag_targets, reduction="sum") / (tag_targets >= 0).sum().clamp(min=1)
-    return (losses * weights).sum() / weights.sum(), tag_loss
+def loss_of(model: Model, tagger: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean cross-entropies of the answers' tokens, by their weights, and of the tags."""
+    with torch.autocast(batch.tokens.device.type, dtype=torch.bfloat16):
+        logits, inside = model(batch.tokens, (batch.rows, batch.places))
+        tag_logits = tagger(F.rms_norm(inside[batch.tag_rows, batch.tag_places], inside.shape[-1:]))
+    losses = F.cross_entropy(logits.float(), batch.targets, reduction="none")
+    tag_loss = F.cross_entropy(tag_logits.float(), batch.tags, reduction="sum") / (batch.tags >= 0).sum().clamp(min=1)
+    return (losses * batch.weights).sum() / batch.weights.sum(), tag_loss
 
 
 def learning_rate(progress: float, peak: float) -> float:
-    """Linear warm-up over the first 2 %, then a cosine down to 2 % of the peak."""
+    """Linear warm-up over the first 2 %, the peak until 60 %, then a straight line down to 2 % of it."""
     if progress < 0.02:
         return peak * (progress / 0.02 + 0.01)
-    return peak * (0.02 + 0.98 * (1 + math.cos(math.pi * min(1.0, progress))) / 2)
+    return peak * (1 - 0.98 * max(0.0, min(1.0, progress) - 0.6) / 0.4)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for setting in fields(Recipe):
-        parser.add_argument(f"--{setting.name.replace('_', '-')}", type=type(setting.default), default=setting.default)
-    recipe = Recipe(**vars(parser.parse_args()))
+def work(worker: int, recipe: Recipe) -> None:
+    """One worker's part of a run."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(recipe.threads)
-    Run(recipe).train()
+    torch.set_num_threads(1)
+    if recipe.workers > 1:
+        meeting = f"file://{(recipe.run / 'meeting').absolute()}"
+        distributed.init_process_group("gloo", meeting, rank=worker, world_size=recipe.workers)
+    Run(recipe, worker).train()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for setting in fields(Recipe):
+        kind = Path if setting.name in ("run", "start") else type(setting.default)
+        choices = list(SIZES) if setting.name == "size" else None
+        parser.add_argument(f"--{setting.name.replace('_', '-')}", type=kind, default=setting.default, choices=choices)
+    recipe = Recipe(**vars(parser.parse_args(arguments)))
+    make_tokenizer(recipe)
+    if recipe.workers == 1:
+        work(0, recipe)
+        return
+    (recipe.run / "meeting").unlink(missing_ok=True)
+    multiprocessing.spawn(work, (recipe,), recipe.workers)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 from spark_llm.optimizer.ddl import parse_ddl
 
 from training import make_tables, words
+from training.critics import ADJECTIVES, THINGS, VICES, VIRTUES
 from training.examples import TOPICS, Example
 from training.grammar import expand, pick, sentence
 from training.kinds import KINDS
@@ -49,6 +50,9 @@ def test_copied_answers_stand_in_the_record():
             assert asked.answer in json.dumps(asked.fields, ensure_ascii=False)
         if asked.task == "repeat":
             assert asked.answer in asked.fields.values()
+        if asked.task == "recall":
+            copied = json.loads(asked.answer) if asked.returns else {"": asked.answer}
+            assert set(copied.values()) <= set(asked.fields.values())
 
 
 def test_yes_and_no_are_both_common():
@@ -109,19 +113,38 @@ def test_topics_are_those_of_the_rows():
 
 
 def test_shipped_tables_are_those_of_the_generator():
-    rng = random.Random(7)
-    products = [make_tables.make_product(rng, number) for number in range(1, make_tables.PRODUCTS + 1)]
-    assert pq.read_table(make_tables.DATA / "products.parquet").equals(make_tables.products_table(products))
-    assert pq.read_table(make_tables.DATA / "reviews.parquet").equals(make_tables.reviews_table(rng, products))
-    assert pq.read_table(make_tables.DATA / "tickets.parquet").equals(make_tables.tickets_table(rng))
+    made = make_tables.make_tables(make_tables.SEED)
+    assert {file.stem for file in make_tables.DATA.glob("*.parquet")} == set(made)
+    for name, table in made.items():
+        assert pq.read_table(make_tables.DATA / f"{name}.parquet").equals(table)
 
 
-def test_xquad_ships_with_its_notice():
-    table = pq.read_table(make_tables.DATA / "xquad_rag.parquet")
-    assert table.num_rows == 200
-    assert "CC BY-SA 4.0" in (make_tables.DATA / "NOTICE").read_text()
-    found = sum(any(row["answer"] in row[f"context{i}"] for i in range(1, 6)) for row in table.to_pylist())
-    assert found > 0.8 * table.num_rows
+def test_questions_are_answered_by_their_contexts():
+    rows = make_tables.make_tables(make_tables.SEED)["questions"].to_pylist()
+    for row in rows:
+        assert sum(row["answer"] in context for context in row["contexts"]) >= 1
+    assert len({tuple(sorted(row["contexts"])) for row in rows}) == make_tables.COMPANIES
+
+
+def test_critics_tags_have_the_sign_of_the_review():
+    rng = random.Random(13)
+    for _ in range(500):
+        row = KINDS["critique"](rng, False)
+        signs = {tag[-1] for _, tag in row.tags if tag.startswith("clause")}
+        if row.facts["polarity"] == "mixed":
+            assert signs == {"+", "-"}
+            assert row.facts["stars"] == 3
+        else:
+            assert ("+" if row.facts["polarity"] == "positive" else "-") in signs
+        text = str(row.fields["review"]).lower()
+        assert all(word.lower() in text for word, tag in row.tags if tag.startswith("word"))
+
+
+def test_the_lexicon_has_no_word_of_both_signs_as_a_phrase():
+    for good, bad in ((ADJECTIVES[1], ADJECTIVES[-1]), (THINGS[1], THINGS[-1]), (VIRTUES, VICES)):
+        assert not set(good) & set(bad)
+        assert len(set(good)) == len(good)
+        assert len(set(bad)) == len(bad)
 
 
 def test_gists_are_tags():

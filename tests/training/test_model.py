@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 
@@ -10,15 +12,17 @@ import pytest
 import torch
 from spark_llm.optimizer.prompts import prepare
 from tokenizers import Tokenizer
-from torch import nn
+from torch import multiprocessing, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.training.test_data import draw
 from training import tokenizer as bpe
-from training.model import Model, ModelConfig, load, save
+from training.batches import Batch, Encoded, Source, batch_of, echo
+from training.model import Model, ModelConfig, adopt, load, save
+from training.muon import Muon, orthogonal
 from training.render import call_spec, prompt_text, record, segments
 from training.tagging import TAGS, tag_places
-from training.train import Encoded, Recipe, Run, batches, learning_rate, loss_of
+from training.train import Recipe, Run, learning_rate, loss_of, work
 
 SHIPPED = Path("spark_llm/default_model")
 SMALL = ModelConfig(vocab_size=300, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4)
@@ -43,7 +47,6 @@ def test_scores_equal_transformers(tmp_path):
 
 def test_shipped_directory_loads_everywhere(tokenizer):
     model = load(SHIPPED)
-    assert model.config == ModelConfig()
     assert tokenizer.get_vocab_size() == model.config.vocab_size
     text = AutoTokenizer.from_pretrained(SHIPPED).apply_chat_template(
         [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}],
@@ -51,13 +54,10 @@ def test_shipped_directory_loads_everywhere(tokenizer):
         tokenize=False,
     )
     assert text == "<|system|>S<|end|><|user|>U<|end|><|assistant|>"
-    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 12 << 20
+    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 24 << 20
 
 
 def test_prompts_tokenize_alike_whole_and_by_segment(tokenizer):
-
-    from tests.training.test_data import draw
-
     for asked in draw(1, 200):
         prompt = prepare(call_spec(asked))
         pieces = (prompt.call["instruction"], *segments(prompt, asked.fields))
@@ -74,20 +74,35 @@ def test_any_text_survives_the_tokenizer(tokenizer):
 
 
 def test_a_resumed_run_sees_the_same_batches(tokenizer):
-    whole = list(islice(batches(tokenizer, 0, 4, 0), 20))
-    assert list(islice(batches(tokenizer, 0, 4, 11), 9)) == whole[11:]
+    source = Source(tokenizer, seed=0, worker=0, workers=2, size=4)
+    whole = [batch.tokens.tolist() for batch in islice(source.batches(0), 20)]
+    assert [batch.tokens.tolist() for batch in islice(source.batches(11), 9)] == whole[11:]
+    other = next(replace(source, worker=1).batches(0))
+    assert other.tokens.tolist() != whole[0]
+
+
+@pytest.mark.slow
+def test_generators_make_the_same_batches(tokenizer):
+    source = Source(tokenizer, seed=0, worker=0, workers=1, size=4)
+    alone, helped = (islice(source.batches(5, generators), 20) for generators in (0, 2))
+    for one, other in zip(alone, helped, strict=True):
+        assert all(np.array_equal(getattr(one, f.name), getattr(other, f.name)) for f in fields(Batch))
+
+
+def tensors(examples) -> Batch:
+    return batch_of(examples, 0).to(torch.device("cpu"))
 
 
 def test_losses_are_of_answers_and_tags_alone():
     torch.manual_seed(0)
     model, tagger = Model(SMALL), nn.Linear(SMALL.hidden_size, len(TAGS))
     short, long = Encoded([5, 6, 7], [8, 1], [(1, 4)]), Encoded([5] * 30, [9, 1], [(29, 2)])
-    together = loss_of(model, tagger, [short, long], pad=0)
-    apart = [loss_of(model, tagger, [one], pad=0) for one in (short, long)]
+    together = loss_of(model, tagger, tensors([short, long]))
+    apart = [loss_of(model, tagger, tensors([one])) for one in (short, long)]
     for part in (0, 1):
         mean = (apart[0][part] + apart[1][part]) / 2
         torch.testing.assert_close(together[part], mean, atol=2e-2, rtol=2e-2)  # bf16
-    assert loss_of(model, tagger, [Encoded([5, 6], [8, 1], [])], pad=0)[1] == 0
+    assert loss_of(model, tagger, tensors([Encoded([5, 6], [8, 1], [])]))[1] == 0
 
 
 def test_tags_stand_at_the_ends_of_their_phrases(tokenizer):
@@ -103,11 +118,58 @@ def test_tags_stand_at_the_ends_of_their_phrases(tokenizer):
     assert found > 600
 
 
+def test_an_echo_is_its_prompt(tokenizer):
+    asked = echo(random.Random(0), tokenizer)
+    assert (asked.prompt + asked.answer)[: len(asked.answer) + 1] * 2 == asked.prompt + asked.answer
+
+
+@pytest.mark.parametrize("shape", [(64, 24), (24, 64), (32, 32)])
+def test_muon_steps_are_orthogonal(shape):
+    torch.manual_seed(0)
+    singular = torch.linalg.svdvals(orthogonal(torch.randn(3, *shape)))
+    assert singular.min() > 0.4
+    assert singular.max() < 1.4
+
+
+def test_muon_descends():
+    torch.manual_seed(0)
+    weight, wanted = nn.Parameter(torch.randn(16, 8)), torch.randn(16, 8)
+    optimizer, losses = Muon([weight], lr=0.05, decay=0.0), []
+    for _ in range(100):
+        loss = (weight - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 10
+
+
+def test_a_model_adopts_another_vocabulary(tmp_path, tokenizer):
+    model, shipped = Model(ModelConfig(vocab_size=tokenizer.get_vocab_size() + 7)), load(SHIPPED)
+    adopt(model, tokenizer, SHIPPED)
+    same = [i for i in range(5, 400) if tokenizer.encode(tokenizer.decode([i])).ids == [i]]
+    assert len(same) > 200
+    assert torch.equal(model.embed_tokens.weight[same], shipped.embed_tokens.weight[same])
+    assert torch.equal(model.layers[0].mlp.up_proj.weight, shipped.layers[0].mlp.up_proj.weight)
+
+
+@pytest.mark.slow
+def test_two_workers_train_together(tmp_path, tokenizer):
+    (tmp_path / "model").mkdir()
+    bpe.save(tokenizer, tmp_path / "model")
+    recipe = Recipe(minutes=0.01, workers=2, batch=4, save_every=1, run=tmp_path)
+    multiprocessing.spawn(work, (recipe,), 2)
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert saved["step"] >= 1
+    assert saved["seconds"] >= 0.6
+
+
 def test_learning_rate_warms_up_and_decays():
     rates = [learning_rate(p, 1.0) for p in np.linspace(0, 1, 101)]
     assert rates[0] < 0.05
     assert max(rates) > 0.95
     assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert rates[2:60] == [1.0] * 58
     assert rates[-1] == pytest.approx(0.02)
 
 
@@ -115,7 +177,7 @@ def test_a_run_learns_and_resumes(tmp_path, tokenizer):
     torch.manual_seed(0)
     (tmp_path / "model").mkdir()
     bpe.save(tokenizer, tmp_path / "model")
-    recipe = Recipe(minutes=0.02, batch=4, save_every=1000, run=tmp_path)
+    recipe = Recipe(minutes=0.02, workers=1, batch=4, save_every=1000, run=tmp_path)
     first = Run(recipe)
     first.train()
     assert first.step > 0

@@ -1,0 +1,418 @@
+"""What film critics write: one to three clauses of a dense, ornate language, written for this project.
+
+The words are ours, and the clauses are put together at random; none is taken from a review. Every word that judges, and
+every clause, is tagged with its sign, so that the model learns a lexicon and how negation and concession turn it.
+"""
+
+from __future__ import annotations
+
+import random
+
+from training import phrases, words
+from training.grammar import pick, sentence
+from training.rows import Fields, Row, common_slots, person
+from training.words import words as listed
+
+ADJECTIVES = {
+    1: listed(
+        "absorbing, accomplished, admirable, adorable, affecting, affectionate, agile, ambitious, amusing, "
+        "arresting, artful, assured, "
+        "astonishing, astute, atmospheric, audacious, authentic, beautiful, beguiling, bewitching, bittersweet, "
+        "bold, brave, breathtaking, "
+        "breezy, bright, brilliant, brisk, buoyant, captivating, charismatic, charming, cheerful, chilling, "
+        "classic, clever, compassionate, "
+        "compelling, complex, confident, convincing, courageous, crackling, crisp, crowd-pleasing, cunning, "
+        "daring, dazzling, deft, delicate, "
+        "delicious, delightful, disarming, disciplined, distinctive, dreamlike, droll, dynamic, earnest, edgy, "
+        "eerie, effective, effortless, "
+        "elegant, eloquent, emotional, enchanting, endearing, energetic, engaging, engrossing, enjoyable, "
+        "enlightening, entertaining, "
+        "enthralling, epic, essential, evocative, excellent, exceptional, exciting, exhilarating, exquisite, "
+        "extraordinary, exuberant, "
+        "fascinating, fast-paced, fearless, fierce, fine, finely crafted, first-rate, fresh, fun, funny, generous, "
+        "gentle, genuine, gleeful, "
+        "glorious, good-natured, gorgeous, graceful, great, gripping, handsome, harrowing, haunting, "
+        "heartbreaking, heartfelt, heartwarming, "
+        "hilarious, honest, humane, hypnotic, imaginative, immersive, impeccable, important, impressive, incisive, "
+        "indelible, infectious, "
+        "ingenious, insightful, inspired, inspiring, intelligent, intense, intimate, intoxicating, intricate, "
+        "intriguing, inventive, "
+        "invigorating, irresistible, joyous, kinetic, layered, likable, lively, lovable, lovely, lovingly made, "
+        "luminous, lush, lyrical, "
+        "magical, magnetic, magnificent, majestic, marvelous, masterful, memorable, mesmerizing, moving, nimble, "
+        "nuanced, offbeat, original, "
+        "outstanding, passionate, perceptive, perfect, personal, playful, poetic, poignant, polished, potent, "
+        "powerful, precise, profound, "
+        "propulsive, provocative, pure, quick-witted, quirky, radiant, rare, raucous, ravishing, refreshing, "
+        "remarkable, resonant, rewarding, "
+        "rich, riotous, riveting, robust, romantic, rousing, satisfying, savvy, sensational, sensitive, sexy, "
+        "sharp, shrewd, sincere, sleek, "
+        "sly, smart, smooth, sophisticated, soulful, spectacular, spellbinding, spirited, splendid, startling, "
+        "stirring, striking, strong, "
+        "stunning, sturdy, stylish, sublime, subtle, suave, sumptuous, superb, superior, sure-footed, surprising, "
+        "suspenseful, sweeping, "
+        "sweet, sympathetic, taut, tender, tense, terrific, thoughtful, thought-provoking, thrilling, tight, "
+        "timeless, timely, touching, "
+        "tremendous, triumphant, unexpected, unflinching, unforgettable, uplifting, unique, urgent, vibrant, "
+        "vital, vivid, warm, "
+        "warm-hearted, well acted, well-crafted, well made, whimsical, wicked, wily, winning, wise, wistful, "
+        "witty, wonderful, worthy, zany"
+    ),
+    -1: listed(
+        "abysmal, aimless, amateurish, anemic, annoying, arch, artificial, asinine, atrocious, awful, awkward, "
+        "bad, baffling, banal, "
+        "barren, belabored, bland, bloated, boring, bombastic, brainless, broken, bumbling, by-the-numbers, "
+        "cartoonish, chaotic, charmless, "
+        "cheap, cheesy, choppy, clichéd, cliched, clumsy, clunky, cluttered, coarse, cold, confused, confusing, "
+        "contrived, convoluted, "
+        "corny, crass, creaky, cringe-worthy, crude, cynical, dated, dead, derivative, desperate, disappointing, "
+        "disjointed, dismal, "
+        "dopey, dour, dreadful, dreary, drab, dull, dumb, empty, endless, erratic, excessive, exhausting, "
+        "exploitative, fake, familiar, "
+        "far-fetched, feeble, flabby, flaccid, flat, flawed, flimsy, foolish, forced, forgettable, formulaic, "
+        "frantic, frustrating, "
+        "futile, garbled, generic, ghastly, gimmicky, glib, gloomy, gratuitous, grating, gross, ham-fisted, "
+        "hackneyed, half-baked, half-hearted, "
+        "haphazard, heavy-handed, hokey, hollow, horrendous, horrible, humorless, idiotic, ill-conceived, "
+        "illogical, implausible, "
+        "inane, incoherent, incompetent, inconsistent, indifferent, inept, inert, inferior, insipid, insufferable, "
+        "insulting, interminable, "
+        "irritating, jumbled, juvenile, labored, lackluster, lame, laughable, lazy, leaden, lethargic, lifeless, "
+        "listless, lousy, "
+        "ludicrous, lumbering, manic, manipulative, maudlin, meandering, mean-spirited, mechanical, mediocre, "
+        "melodramatic, messy, mindless, "
+        "misguided, misjudged, mishandled, monotonous, moronic, muddled, murky, mundane, nonsensical, noisy, "
+        "numbing, obnoxious, obvious, offensive, "
+        "one-dimensional, overblown, overcooked, overdone, overlong, overstuffed, overwrought, painful, pale, "
+        "pathetic, pedestrian, perfunctory, phony, "
+        "plodding, pointless, ponderous, poor, preachy, predictable, preposterous, pretentious, redundant, "
+        "repellent, repetitive, "
+        "ridiculous, rote, routine, sappy, schmaltzy, second-rate, self-indulgent, self-important, senseless, "
+        "shallow, shameless, "
+        "shapeless, shoddy, shrill, silly, simplistic, sketchy, skin-deep, slack, slapdash, sleepy, sloppy, slow, "
+        "sluggish, soggy, "
+        "soulless, sour, spineless, stale, stiff, stilted, strained, stupid, sub-par, superficial, superfluous, "
+        "syrupy, tacky, tasteless, "
+        "tedious, tepid, terrible, thankless, thin, tired, tiresome, toothless, tortured, trashy, trite, trivial, "
+        "ugly, unappealing, "
+        "unbearable, unconvincing, underdeveloped, underwhelming, underwritten, uneven, unexciting, unfocused, "
+        "unfunny, uninspired, uninteresting, "
+        "uninvolving, unnecessary, unoriginal, unpleasant, unremarkable, unsatisfying, unwatchable, vacuous, "
+        "vapid, vulgar, wasted, "
+        "wearisome, weak, witless, wooden, worn-out, worthless, wretched, wrong-headed"
+    ),
+}
+THINGS = {
+    1: listed(
+        "achievement, beauty, blast, breath of fresh air, celebration, charmer, classic, crowd-pleaser, delight, "
+        "discovery, dream, feast, feat, "
+        "gem, gift, great film, hit, hoot, joy, jewel, joyride, keeper, knockout, landmark, marvel, masterpiece, "
+        "masterwork, must-see, pleasure, "
+        "pleasant surprise, rarity, revelation, romp, sensation, stunner, success, surprise, thrill ride, "
+        "tour de force, treasure, treat, tribute, "
+        "triumph, wild ride, winner, wonder, work of art, good time"
+    ),
+    -1: listed(
+        "bomb, bore, botch, chore, clunker, catastrophe, con, debacle, disappointment, disaster, disgrace, dud, drag, "
+        "embarrassment, endurance test, exercise in tedium, failure, fiasco, flop, folly, footnote, hash, "
+        "headache, hodgepodge, insult, jumble, knock-off, letdown, "
+        "mess, misfire, missed opportunity, mistake, muddle, nightmare, nuisance, ordeal, pale imitation, rehash, "
+        "retread, rip-off, sham, shambles, "
+        "slog, snooze, snoozefest, stinker, throwaway, travesty, train wreck, trudge, turkey, waste, wreck, yawn, "
+        "misstep, cash grab"
+    ),
+}
+VIRTUES = listed(
+    "affection, ambition, atmosphere, audacity, authenticity, beauty, bite, brains, charisma, charm, chemistry, class, "
+    "clarity, coherence, comic timing, compassion, confidence, conviction, courage, craft, creativity, "
+    "credibility, depth, detail, dignity, "
+    "drama, drive, edge, elegance, emotion, empathy, energy, excitement, feeling, finesse, flair, focus, "
+    "freshness, fun, good humor, "
+    "grace, grit, heart, heat, honesty, humanity, humor, imagination, ingenuity, insight, inspiration, integrity, "
+    "intelligence, intensity, "
+    "intrigue, invention, joy, laughs, life, logic, magic, momentum, mystery, nerve, nuance, optimism, "
+    "originality, panache, passion, "
+    "pathos, personality, poetry, poignancy, polish, power, purpose, punch, resonance, rhythm, romance, scares, "
+    "sincerity, skill, smarts, soul, "
+    "spark, spectacle, spirit, style, substance, subtlety, surprises, suspense, sweetness, swagger, sympathy, "
+    "tenderness, tension, texture, "
+    "thrills, truth, verve, vigor, vision, vitality, warmth, wisdom, wit, wonder, zest, zip"
+)
+VICES = listed(
+    "bad dialogue, bad jokes, bloat, bombast, boredom, caricature, cheap shots, cheap tricks, chaos, clichés, "
+    "cliches, clutter, confusion, contrivance, coincidence, "
+    "cynicism, dead air, dead ends, dead weight, dullness, easy answers, empty noise, excess, false notes, filler, "
+    "flaws, flat jokes, gimmicks, gloss, hokum, holes, hot air, implausibility, "
+    "inconsistency, incoherence, lazy writing, lapses, loose ends, mannerisms, melodrama, missteps, monotony, "
+    "mush, nonsense, noise, padding, platitudes, plot holes, posturing, "
+    "predictability, pretension, problems, recycled ideas, repetition, sap, schmaltz, sentimentality, shouting, "
+    "shortcuts, silliness, smugness, stereotypes, "
+    "stock characters, stupidity, tedium, too many subplots, vulgarity, weak jokes, wooden acting"
+)
+DOES = {
+    1: listed(
+        "amazes, amuses, astonishes, captivates, casts a spell, charms, clicks, comes alive, comes together, "
+        "compels, connects, "
+        "crackles, dazzles, delights, delivers, delivers the goods, does not disappoint, earns its tears, "
+        "enchants, endures, engages, entertains, enthralls, excels, fascinates, flies by, "
+        "flows, gets everything right, gets it right, gets under your skin, glows, grips, grows on you, haunts, "
+        "hits all the right notes, hits home, hits its mark, hits the mark, "
+        "holds our attention, holds together, holds up well, hooks you, impresses, inspires, intrigues, "
+        "keeps its promise, keeps us guessing, keeps you on the edge of your seat, leaves a lasting impression, "
+        "lingers in the mind, lives up to its name, makes you think, moves us, never fails, never loses its way, "
+        "never gets old, packs a punch, packs a wallop, pays off, pleases, pulls it off, pulls you in, "
+        "rewards patience, rings true, rises above its genre, rivets, rocks, satisfies, scores, shines, sings, "
+        "sizzles, soars, sparkles, stands apart, stands out, stays with you, "
+        "strikes a chord, succeeds, surpasses the original, surprises, sweeps you away, thrills, "
+        "touches the heart, transcends its genre, triumphs, wins you over, works, "
+        "works beautifully, works like a charm, works wonders"
+    ),
+    -1: listed(
+        "annoys, backfires, becomes tiresome, bogs down, bores, collapses, comes apart, comes up empty, "
+        "comes up short, confuses, crashes, crawls, cuts corners, "
+        "deflates, derails, dies on the screen, disappoints, does not add up, does not come together, "
+        "does not work, doesn't add up, doesn't come together, doesn't work, drags, drifts, "
+        "drowns in its own excess, exhausts, fades from memory, fails, fails to connect, fails to deliver, "
+        "fails to engage, fails to impress, falls apart, falls flat, falls short, falters, feels endless, "
+        "feels like homework, feels pointless, "
+        "fizzles, flails, flatlines, flounders, frustrates, gets bogged down, gets lost, gets old fast, "
+        "gets tired quickly, goes nowhere, goes off the rails, goes on too long, goes through the motions, "
+        "goes wrong, grates, "
+        "grinds to a halt, insults its audience, irritates, is a waste of time, lacks focus, leaves you cold, "
+        "limps along, loses its way, loses steam, lumbers, makes no sense, meanders, misfires, misses its target, "
+        "misses the mark, misses the point, "
+        "never catches fire, never comes alive, never finds its footing, never gets going, "
+        "never gets off the ground, never takes off, numbs, overstays its welcome, pales beside the original, "
+        "panders, peters out, plods, "
+        "rambles, repeats itself, runs out of ideas, runs out of steam, rings false, sags, sags in the middle, "
+        "sinks, sleepwalks, sputters, squanders its premise, stalls, strains, struggles, "
+        "stumbles, suffers, talks down to us, tests our patience, tries too hard, trips over itself, unravels, "
+        "wanders, wastes its cast, wears out its welcome, wears thin, wobbles"
+    ),
+}
+HOW = {
+    1: listed(
+        "admirably, artfully, beautifully, brilliantly, charmingly, cleverly, compellingly, confidently, "
+        "convincingly, deftly, delightfully, "
+        "effectively, effortlessly, elegantly, exquisitely, flawlessly, gloriously, gorgeously, gracefully, "
+        "hilariously, honestly, imaginatively, "
+        "impeccably, impressively, intelligently, lovingly, magnificently, masterfully, memorably, nicely, nimbly, "
+        "perfectly, poignantly, powerfully, "
+        "refreshingly, skillfully, smartly, smoothly, splendidly, strikingly, stunningly, sublimely, superbly, "
+        "surprisingly well, tenderly, "
+        "terrifically, thoughtfully, touchingly, vividly, well, wisely, wonderfully"
+    ),
+    -1: listed(
+        "awkwardly, badly, blandly, carelessly, cheaply, clumsily, crudely, dismally, feebly, horribly, "
+        "incoherently, ineptly, "
+        "lamely, lazily, listlessly, mechanically, messily, miserably, painfully, pathetically, poorly, sloppily, "
+        "sluggishly, stiffly, stupidly, "
+        "tediously, terribly, thinly, unconvincingly, unevenly, weakly, wretchedly"
+    ),
+}
+MADE = listed(
+    "acted, crafted, directed, edited, executed, filmed, made, paced, performed, photographed, plotted, realized, "
+    "shot, staged, structured, told, written"
+)
+LEXICON = {
+    sign: sorted({word for text in texts for word in text.split() if len(word) > 3})
+    for sign, texts in {
+        1: (*ADJECTIVES[1], *THINGS[1], *VIRTUES, *HOW[1]),
+        -1: (*ADJECTIVES[-1], *THINGS[-1], *VICES, *HOW[-1]),
+    }.items()
+}
+"""Single words that judge, by their sign."""
+_FILMS = listed(
+    "film, film, film, movie, movie, picture, story, drama, comedy, thriller, sequel, remake, adaptation, "
+    "documentary, satire, romance, "
+    "horror film, romantic comedy, biopic, fable, western, musical, adventure, fantasy, animated film, "
+    "action movie, debut, entry, farce, character study, "
+    "family film, tale, portrait, parable, homage, blockbuster, spectacle, franchise, prequel, reboot, mystery, "
+    "noir, period piece, war film, caper, cartoon, vehicle, road movie, coming-of-age story"
+)
+_PARTS = listed(
+    "script, screenplay, story, plot, direction, acting, cast, ensemble, performances, dialogue, photography, "
+    "cinematography, visuals, score, "
+    "soundtrack, music, humor, jokes, gags, characters, premise, pacing, ending, finale, climax, third act, "
+    "first half, second half, action, "
+    "set pieces, special effects, animation, editing, narrative, tone, lead performance, production design, "
+    "costumes, twist, opening, writing, "
+    "storytelling, romance, chemistry, material, execution, setup, subplot, villain, hero, heroine, star, "
+    "filmmaking, concept, central idea"
+)
+_ABOUT = listed(
+    "love, loss, grief, family, friendship, war, money, power, faith, fame, memory, childhood, aging, ambition, "
+    "revenge, marriage, politics, growing up, "
+    "the American dream, modern life, small-town life, the past, the future, identity, obsession, sisterhood, "
+    "survival, art, work, race, class, immigration, technology, greed, "
+    "high school, the music business, the mob, spies, ghosts, vampires, robots, aliens, superheroes, dogs, "
+    "football, boxing, space, the sea, the law, a heist, a road trip"
+)
+_FORMS: dict[int, tuple[str, ...]] = {
+    1: (
+        "a {A} {film}", "a {A}, {A} {film}", "{A} and {A}", "a {A} and {A} {film}", "a {A} {T}", "a {T}",
+        "it is a {T}", "{A}, {A} and {A}",
+        "this {film} {D}", "the {film} {D}", "it {D}", "{name}'s {film} {D}", "{actor} {D}", "the {part} {D}",
+        "the {part} is {A}",
+        "the {part} is {A} and the {part} {A}", "the {film} is {H} {made}", "{H} {made}", "{H} {made} and {A}",
+        "{H} {made} and {H} {made}",
+        "a {film} of {V} and {V}", "full of {V}", "brimming with {V}", "packed with {V} and {V}",
+        "it has {V} to spare", "there is {V} in every frame", "plenty of {V}",
+        "{actor} gives a {A} performance", "{actor} is {A}", "{actor} is {A} as {name}",
+        "{name} directs with {V} and {V}", "{name} brings {V} to the {film}", "with {V} and {V}",
+        "one of the most {A} {film}s of the year", "one of the best {film}s in years",
+        "the best {film} about {about} in a long time", "as {A} as it is {A}",
+        "never less than {A}", "anything but {B}", "there is nothing {B} about it", "without {W}",
+        "mercifully free of {W}", "not a trace of {W}", "it is never {B}", "refuses to be {B}",
+        "it avoids {W}", "a {A} look at {about}", "a {A} {film} about {about}", "a {A} meditation on {about}",
+        "finds {V} in {about}", "see it", "do not miss it", "don't miss it", "it is worth seeing",
+        "well worth the price of admission", "you will {laugh}", "it will make you {laugh}", "a {film} to {treasure}",
+        "thanks to {actor}'s {A} turn", "more {V} than any {film} this year",
+        "more {A} than it has any right to be", "surprisingly {A}", "wonderfully {A}", "genuinely {A}",
+        "{A} from start to finish", "consistently {A}", "{A} stuff", "as good as it gets", "hard to resist",
+        "impossible to forget",
+        "what a {T}", "the result is a {T}", "the result is {A}", "{name} knows how to tell a story",
+        "{name} has made a {A} {film}", "{actor} and {actor} are {A} together",
+        "it gives {actor} a role worthy of his talent", "fans will be delighted", "it leaves you wanting more",
+        "it deserves to be seen", "a worthy successor", "better than the original", "good fun", "great fun",
+        "a lot of fun", "an instant classic",
+    ),
+    -1: (
+        "a {B} {film}", "a {B}, {B} {film}", "{B} and {B}", "a {B} and {B} {film}", "a {B} {U}", "a {U}",
+        "it is a {U}", "{B}, {B} and {B}",
+        "this {film} {E}", "the {film} {E}", "it {E}", "{name}'s {film} {E}", "{actor} {E}", "the {part} {E}",
+        "the {part} is {B}",
+        "the {part} is {B} and the {part} {B}", "the {film} is {I} {made}", "{I} {made}", "{I} {made} and {B}",
+        "{I} {made} and {I} {made}",
+        "a {film} of {W} and {W}", "full of {W}", "riddled with {W}", "marred by {W} and {W}", "nothing but {W}",
+        "bogged down in {W}", "too much {W}", "drowning in {W}",
+        "{actor} gives a {B} performance", "{actor} is {B}", "{actor} is wasted", "{actor} is miscast as {name}",
+        "{name} directs with neither {V} nor {V}", "{name} brings no {V} to the {film}", "not even {actor} can save it",
+        "one of the most {B} {film}s of the year", "one of the worst {film}s in years",
+        "the worst {film} about {about} in a long time", "as {B} as it is {B}",
+        "anything but {A}", "far from {A}", "there is nothing {A} about it", "without {V}", "lacks {V}",
+        "it lacks {V} and {V}", "not a trace of {V}", "short on {V}", "devoid of {V}", "{V} is missing", "hardly {A}",
+        "not {A} enough", "never {A}",
+        "it is neither {A} nor {A}", "tries to be {A} and ends up {B}", "wants to be {A} but is {B}",
+        "it could have been {A}", "it should have been {A}", "not nearly as {A} as it thinks", "more {B} than {A}",
+        "less {A} than {B}",
+        "a {B} look at {about}", "a {B} {film} about {about}", "has nothing to say about {about}",
+        "finds no {V} in {about}", "skip it", "avoid it", "don't bother", "wait for the video", "save your money",
+        "stay home",
+        "not worth the price of admission", "you will {yawn}", "it will make you {yawn}", "a {film} to forget",
+        "despite {actor}'s best efforts", "even {name} seems bored",
+        "surprisingly {B}", "painfully {B}", "hopelessly {B}", "{B} from start to finish", "consistently {B}",
+        "{B} stuff", "too {B} by half", "too {B} to care about", "so {B} that it {E}", "hard to sit through",
+        "easy to forget",
+        "what a {U}", "the result is a {U}", "the result is {B}", "{name} has nothing to say",
+        "{name} has made a {B} {film}", "{actor} and {actor} have no chemistry", "it gives {actor} nothing to do",
+        "only fans need apply", "it leaves you wanting less",
+        "it deserves to be forgotten", "an unworthy successor", "a far cry from the original", "where is the {V}?",
+        "the {V} is gone", "there is no {V} here", "you have seen it all before", "we have seen this {film} before",
+        "nobody asked for this {film}",
+    ),
+}  # fmt: skip
+_PLAIN = (
+    "a {film} about {about}", "{name}'s new {film}", "{actor} plays {name}, who returns to {city}",
+    "the {film} is set in {city}",
+    "it is based on the novel by {actor}", "{name}, a {film} by {actor}", "the {part} is by {name}",
+    "{name} stars in this {film} about {about} and {about}",
+    "this {film} follows {name} through {city}", "from the director of {name}", "the {film} opens in {city}",
+    "a {film} for the age of {about}",
+)  # fmt: skip
+_CONCEDED = (
+    "although {minor}, {major}", "despite the fact that {minor}, {major}", "{minor}, but {major}",
+    "{minor}, yet {major}", "while {minor}, {major}",
+    "it may be that {minor}, but {major}", "even if {minor}, {major}", "{major}, even though {minor}",
+    "{major}, though {minor}", "{minor}. Still, {major}",
+    "{minor}; nevertheless {major}", "{minor}. In the end, however, {major}", "for all that {minor}, {major}",
+)  # fmt: skip
+_SLOTS = {"A": (ADJECTIVES, 1), "B": (ADJECTIVES, -1), "T": (THINGS, 1), "U": (THINGS, -1), "D": (DOES, 1),
+    "E": (DOES, -1), "H": (HOW, 1), "I": (HOW, -1)}  # fmt: skip
+_PLAIN_SLOTS = {
+    "film": _FILMS, "part": _PARTS, "made": MADE, "about": _ABOUT,
+    "laugh": listed("laugh, cry, smile, cheer, think, gasp"),
+    "treasure": listed("treasure, cherish, savor, remember, admire, love"),
+    "yawn": listed("yawn, groan, cringe, squirm, wince, sigh, check your watch"),
+}  # fmt: skip
+
+
+def _fill(rng: random.Random, form: str, held_out: bool) -> tuple[str, list[tuple[str, str]]]:
+    """A form with all slots filled, and the tags of its judging words."""
+    tags: list[tuple[str, str]] = []
+    given = common_slots(rng, held_out)
+    parts = []
+    for i, piece in enumerate(form.replace("}", "{").split("{")):
+        if i % 2 == 0:
+            parts.append(piece)
+        elif piece in _SLOTS:
+            table, sign = _SLOTS[piece]
+            parts.append(rng.choice(table[sign]))
+            tags.append((parts[-1], "word+" if sign > 0 else "word-"))
+        elif piece in ("V", "W"):
+            parts.append(rng.choice(VIRTUES if piece == "V" else VICES))
+            tags.append((parts[-1], "word+" if piece == "V" else "word-"))
+        elif piece in _PLAIN_SLOTS:
+            parts.append(rng.choice(_PLAIN_SLOTS[piece]))
+        else:
+            parts.append(
+                given[piece]
+                if piece != "name"
+                else rng.choice((given["name"], rng.choice(words.FIRST_NAMES), given["actor"]))
+            )
+    text = "".join(parts)
+    for vowel in "aeiou":
+        text = text.replace(f" a {vowel}", f" an {vowel}")
+        text = "an" + text[1:] if text.startswith(f"a {vowel}") else text
+    return text, tags
+
+
+def clause(rng: random.Random, sign: int, held_out: bool) -> tuple[str, list[tuple[str, str]]]:
+    """A clause that praises (1) or pans (-1), with its tags; the whole clause is tagged too."""
+    text, tags = _fill(rng, pick(rng, _FORMS[sign], held_out), held_out)
+    return text, [*tags, (text, "clause+" if sign > 0 else "clause-")]
+
+
+def critique(rng: random.Random, held_out: bool) -> Row:
+    """A critic's line about a film: positive, negative or mixed; a concession yields to its main clause."""
+    polarity = rng.choice(("positive", "positive", "negative", "negative", "mixed"))
+    sign = {"positive": 1, "negative": -1}.get(polarity, 0)
+    tags: list[tuple[str, str]] = []
+
+    def say(wanted: int) -> str:
+        text, found = clause(rng, wanted, held_out)
+        tags.extend(found)
+        return text
+
+    if sign == 0:
+        first = rng.choice((1, -1))
+        texts = [
+            f"{say(first)}, but also {say(-first)}"
+            if rng.random() < 0.5
+            else sentence(say(first)) + " " + sentence(say(-first))
+        ]
+        texts += ["It is a mixed bag"] if rng.random() < 0.4 else []
+        stars = 3
+    elif rng.random() < 0.25:
+        minor, major = say(-sign), say(sign)
+        texts = [pick(rng, _CONCEDED, held_out).replace("{minor}", minor).replace("{major}", major)]
+        stars = 3 + sign
+    else:
+        texts = [say(sign) for _ in range(rng.choice((1, 1, 2, 2, 3)))]
+        stars = 3 + sign * rng.choice((1, 2))
+        if len(texts) > 1 and rng.random() < 0.5:
+            texts = [f"{texts[0]}{rng.choice((', ', ' -- ', '; ', ': ', ' and '))}{texts[1]}", *texts[2:]]
+    if rng.random() < 0.35:
+        texts.insert(rng.choice((0, len(texts))), _fill(rng, rng.choice(_PLAIN), held_out)[0])
+    text = " ".join(map(sentence, texts))
+    title = f"{rng.choice(('', 'The ', 'The Last ', 'Return to '))}{words.invented_name(rng, held_out)}"
+    story = _fill(rng, rng.choice(_PLAIN), held_out)[0]
+    fields: Fields = {
+        "title": title,
+        "movieinfo": sentence(story),
+        "genre": rng.choice(phrases.GENRES),
+        "critic": person(rng, held_out),
+        "review": text,
+    }
+    facts = {"polarity": polarity, "stars": stars, "aspects": {}, "kids": None, "domain": "film", "title": title}
+    return Row("critique", fields, facts, tuple(tags))
