@@ -20,7 +20,7 @@ from spark_llm.serving.core import EngineFailure
 from spark_llm.session import jar_path, settings
 from spark_llm.tables import show_tables
 
-DEMO = ("01_filter", "02_classify", "03_extract", "04_summarize", "05_answer_over_contexts")
+DEMO = ("01_first_query", "02_classify", "03_filter")
 CHATTER = ("Time taken:", "WARNING: Using incubator modules", "Setting ", "To adjust logging", "Spark master:")
 QUIET = {
     "spark.sql.catalogImplementation": "in-memory",

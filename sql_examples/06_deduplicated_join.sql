@@ -1,6 +1,6 @@
 -- A join repeats values, and the model is still asked once per distinct value.
 --
--- 2000 reviews are joined with 120 products. The question is about the product alone, so at most 120 rows are asked,
+-- 3000 reviews are joined with 150 products. The question is about the product alone, so at most 150 rows are asked,
 -- and every review of a product shares its answer.
 
 CREATE OR REPLACE TEMPORARY VIEW reviews

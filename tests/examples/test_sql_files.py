@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
+from runpy import run_path
 
 import pytest
+from pyspark.sql import DataFrame
 
 pytestmark = pytest.mark.spark
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,14 +20,33 @@ def statements(file: Path) -> list[str]:
     return [part.strip() for part in text.split(";\n") if part.strip().rstrip(";")]
 
 
+def rows_of(spark, file: Path) -> list[tuple[str, DataFrame]]:
+    """Every query of a file but EXPLAIN with its result; the other statements are run."""
+    frames = [(statement, spark.sql(statement.rstrip(";"))) for statement in statements(file)]
+    return [(statement, frame) for statement, frame in frames if statement.upper().startswith("SELECT")]
+
+
 def answers(spark, file: Path) -> list[tuple[str, Counter]]:
-    """The rows of every query of a file, without the text of EXPLAIN."""
-    found = []
-    for statement in statements(file):
-        rows = spark.sql(statement.rstrip(";")).collect()
-        if not statement.upper().startswith("EXPLAIN"):
-            found.append((statement, Counter(map(repr, rows))))
-    return found
+    return [(statement, Counter(map(repr, frame.collect()))) for statement, frame in rows_of(spark, file)]
+
+
+def run_script() -> dict:
+    """What the DataFrame script defines."""
+    return run_path(str(ROOT / "sql_examples" / "dataframe.py"))
+
+
+def run_notebook(spark) -> list[DataFrame]:
+    """Run a Databricks source file, whose cells are SQL or Python; the results of its SQL cells."""
+    source = (ROOT / "sql_examples" / "notebook.py").read_text()
+    names, frames = {"spark": spark}, []
+    for cell in source.split("# COMMAND ----------"):
+        magic = re.findall(r"^# MAGIC ?(.*)$", cell, flags=re.MULTILINE)
+        if magic and magic[0].startswith("%sql"):
+            frames.append(spark.sql("\n".join(magic)[len("%sql") :]))
+            names["_sqldf"] = frames[-1]
+        elif not magic:
+            exec(compile(cell, "notebook.py", "exec"), names)
+    return frames
 
 
 @pytest.fixture(autouse=True)
@@ -48,29 +69,22 @@ def test_rewrites_do_not_change_rows(spark, calls, file):
 
 
 def test_notebook(spark, calls, capsys):
-    """A Databricks source file: cells are SQL or Python."""
-    source = (ROOT / "sql_examples" / "notebook.py").read_text()
-    names = {"spark": spark}
-    ran = Counter()
-    for cell in source.split("# COMMAND ----------"):
-        magic = re.findall(r"^# MAGIC ?(.*)$", cell, flags=re.MULTILINE)
-        if magic and magic[0].startswith("%sql"):
-            names["_sqldf"] = spark.sql("\n".join(magic)[len("%sql") :])
-            assert names["_sqldf"].collect()
-            ran["sql"] += 1
-        elif not magic:
-            exec(compile(cell, "notebook.py", "exec"), names)
-            ran["python"] += 1
-    assert ran["sql"] >= 1
-    assert ran["python"] >= 2
+    frames = run_notebook(spark)
+    assert frames
+    assert all(frame.collect() for frame in frames)
     assert calls.count > 0
     assert "praised" in capsys.readouterr().out
 
 
 def test_dataframe_script(spark, calls):
-    from runpy import run_path
-
-    script = run_path(str(ROOT / "sql_examples" / "dataframe.py"))
+    script = run_script()
     summaries = script["summaries"](spark).collect()
     assert [row.review_id for row in summaries] == list(range(1, 11))
     assert script["angry_tickets"](spark).schema["urgent"].dataType.simpleString() == "boolean"
+
+
+def test_examples_are_in_reading_order():
+    assert [file.stem.split("_", 1)[1] for file in FILES] == [
+        "first_query", "classify", "filter", "extract", "answer_over_contexts", "deduplicated_join",
+        "two_predicates_explain",
+    ]  # fmt: skip
