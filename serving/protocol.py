@@ -218,3 +218,21 @@ def to_metadata(message: dict[str, Any]) -> bytes:
 def from_metadata(buffer: pa.Buffer | None) -> dict[str, Any]:
     """The JSON message beside a batch; {} where there is none."""
     return json.loads(buffer.to_pybytes()) if buffer is not None else {}
+
+
+def read_report(buffer: pa.Buffer | None) -> tuple[int, list[RowError]] | None:
+    """What the executor found itself, out of the message beside a batch; None where there is no such message.
+
+    Raises
+    ------
+    EngineFailure
+        For a message that is none.
+    """
+    if buffer is None:
+        return None
+    try:
+        report = dict(json.loads(buffer.to_pybytes()))["report"]
+        calls, errors = int(report["calls"]), [from_json_object(RowError, error) for error in report["errors"]]
+    except (ValueError, TypeError, KeyError, RecursionError) as problem:
+        raise _refused(detail=f"a message of a stream is malformed: {type(problem).__name__}") from problem
+    return calls, errors

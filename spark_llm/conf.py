@@ -10,7 +10,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from spark_llm.errors import LlmError
+from spark_llm.allowed import check_file, check_model
+from spark_llm.errors import LlmError, is_secret_name
 from spark_llm.serving.core import ModelRef
 
 PREFIX = "spark.llm."
@@ -93,7 +94,11 @@ class Settings:
 
     def engine_args(self) -> dict[str, Any]:
         """The JSON object of engine settings."""
-        return self._json_object("engine.args")
+        args = self._json_object("engine.args")
+        if secret := next(filter(is_secret_name, args), None):
+            detail = f"'{secret}' is a secret, and settings are shown in Spark's UI and plans: keep it in a file"
+            raise LlmError("LLM_BAD_CONF", key=PREFIX + "engine.args", value=self.text("engine.args"), detail=detail)
+        return args
 
     def pool_weight(self) -> float:
         """The weight of this session's pool."""
@@ -118,10 +123,13 @@ class Settings:
         engine = self.text("engine")
         python = self.text("engine.vllm.python") if engine == "vllm" else ""
         args = {**self.endpoint_args(), **self.engine_args()} if engine == "endpoint" else self.engine_args()
-        return ModelRef(name or self.text("model"), engine, python, args)
+        name = name or self.text("model")
+        check_model(name, self.text("models.allowed"))
+        return ModelRef(name, engine, python, args)
 
     def endpoint_args(self) -> dict[str, Any]:
         """What the endpoint engine is told, under the names it uses."""
+        check_file(self.text("endpoint.keyFile"), self.text("files.allowed"))
         texts = {argument: self.text(name) for name, argument in ENDPOINT_TEXTS.items()}
         return texts | {argument: self.number(name) for name, argument in ENDPOINT_NUMBERS.items()}
 

@@ -48,6 +48,7 @@ SETTINGS = {
     "kv_tokens": "num_gpu_blocks_override",
 }
 """Our engine settings and the vLLM arguments they become; every other setting must be a vLLM argument itself."""
+LOAD_FORMATS = ("safetensors", "dummy")
 AHEAD = 4
 """Requests handed to vLLM, as a multiple of those that run at once; submitting is work, and steps should not wait."""
 REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "cancelled"}
@@ -158,7 +159,16 @@ class VllmEngine:
         return Finished(request_id, answer.text, reason, usage)
 
 
+def check_harmless(settings: Mapping[str, Any]) -> None:
+    """Raise EngineFailure for settings that would run code of the model's directory, or unpickle its files."""
+    for name, value in settings.items():
+        if name == "trust_remote_code" or (name == "load_format" and value not in LOAD_FORMATS):
+            detail = f"setting '{name}' would run code or unpickle files of the model's directory"
+            raise EngineFailure("LLM_BAD_CONF", f"{detail}.", f"Leave it out; load_format: {', '.join(LOAD_FORMATS)}.")
+
+
 def _load(directory: str, settings: Mapping[str, Any]) -> LLMEngine:
+    check_harmless(settings)
     _check_release()
     from vllm import EngineArgs
     from vllm.platforms import current_platform
@@ -167,6 +177,7 @@ def _load(directory: str, settings: Mapping[str, Any]) -> LLMEngine:
     accepted = EngineArgs.__dataclass_fields__
     arguments: dict[str, Any] = {
         "model": directory,
+        "load_format": "safetensors",
         "enable_prefix_caching": True,
         "enforce_eager": current_platform.is_cpu(),
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},

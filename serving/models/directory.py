@@ -12,6 +12,8 @@ from spark_llm.serving.core import EngineFailure
 from spark_llm.serving.models.weights import weight_files
 
 HUB_FILES = ("*.json", "*.jinja", "*.safetensors")
+MAX_HEADER_BYTES = 100_000_000
+"""Of a safetensors file, by its format."""
 DEFAULT_MODEL = "default_model"
 """Folder of the embedded model inside the package."""
 
@@ -33,8 +35,21 @@ def find_model(name: str) -> Path:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The content of a JSON file; empty if it does not exist."""
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    """The content of a JSON file; empty if it does not exist.
+
+    Raises
+    ------
+    EngineFailure
+        `LLM_ENGINE_START` for a file that holds no JSON object.
+    """
+    try:
+        raw = json.loads(file.read_bytes()) if file.exists() else {}
+    except (ValueError, RecursionError):
+        raw = None
+    if not isinstance(raw, dict):
+        message = f"the model in '{file.parent}' cannot be served: its {file.name} is no JSON object."
+        raise EngineFailure("LLM_ENGINE_START", message, "Use a complete checkpoint.")
+    return raw
 
 
 def model_identity(directory: Path) -> str:
@@ -45,7 +60,7 @@ def model_identity(directory: Path) -> str:
         digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
     for file in weight_files(directory):
         with file.open("rb") as stream:
-            header = stream.read(int.from_bytes(stream.read(8), "little"))
+            header = stream.read(min(int.from_bytes(stream.read(8), "little"), MAX_HEADER_BYTES))
         digest.update(f"{file.name}\0{file.stat().st_size}\0".encode() + hashlib.sha256(header).digest())
     return digest.hexdigest()
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from spark_llm.serving.core import EngineFailure
 from spark_llm.serving.models.config import DecoderConfig
 from torch import Tensor
@@ -75,10 +75,8 @@ def load_weights(directory: Path, config: DecoderConfig, *, dtype: torch.dtype, 
         `LLM_ENGINE_START` when there are no safetensors files, or a tensor is missing or of another shape.
     """
     with ExitStack() as stack:
-        opened = {
-            file: stack.enter_context(safe_open(directory / file, framework="pt"))
-            for file in sorted(set(_locate(directory).values()))
-        }
+        files = sorted(set(_locate(directory).values()))
+        opened = {file: stack.enter_context(_open(directory, file)) for file in files}
         where = {name: handle for handle in opened.values() for name in handle.keys()}  # noqa: SIM118 - no mapping
 
         def source(name: str) -> Tensor:
@@ -89,7 +87,18 @@ def load_weights(directory: Path, config: DecoderConfig, *, dtype: torch.dtype, 
         weights = hugging_face_decoder(source, config)
     if weights.embedding.shape != (config.vocab_size, config.hidden_size):
         raise _unreadable(directory, "the embedding's shape is not that of config.json")
+    for number, layer in enumerate(weights.layers):
+        if not _fits(layer, config):
+            raise _unreadable(directory, f"the shapes of layer {number} are not those of config.json")
     return weights
+
+
+def _fits(layer: LayerWeights, config: DecoderConfig) -> bool:
+    """Whether attention's tensors have the shapes that the decoder will take for granted."""
+    hidden, width = config.hidden_size, config.num_heads * config.head_dim
+    rows = width + 2 * config.num_kv_heads * config.head_dim
+    shapes = (layer.qkv.weight.shape, layer.output.weight.shape, layer.input_norm.shape, layer.post_norm.shape)
+    return shapes == ((rows, hidden), (hidden, width), (hidden,), (hidden,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +183,29 @@ def _locate(directory: Path) -> Mapping[str, str]:
     """Tensor name to file name, from the index; without one, the one file stands under ''."""
     index = directory / "model.safetensors.index.json"
     if index.exists():
-        return json.loads(index.read_text())["weight_map"]
+        return _checked_index(directory, index.read_bytes())
     if (directory / "model.safetensors").exists():
         return {"": "model.safetensors"}
     raise _unreadable(directory, "it has neither model.safetensors nor model.safetensors.index.json")
+
+
+def _checked_index(directory: Path, text: bytes) -> Mapping[str, str]:
+    """The index, if it names safetensors files of this very directory and nothing else."""
+    try:
+        named = dict(json.loads(text)["weight_map"])
+    except (ValueError, TypeError, KeyError) as problem:
+        raise _unreadable(directory, "its model.safetensors.index.json is corrupt") from problem
+    for file in named.values():
+        if not isinstance(file, str) or Path(file).name != file or Path(file).suffix != ".safetensors":
+            raise _unreadable(directory, f"its index names {file!r}, which is no safetensors file of the directory")
+    return named
+
+
+def _open(directory: Path, file: str) -> Any:
+    try:
+        return safe_open(directory / file, framework="pt")
+    except (SafetensorError, OSError) as problem:
+        raise _unreadable(directory, f"'{file}' is missing or corrupt ({problem})") from problem
 
 
 def _cat(parts: list[Tensor]) -> Tensor:

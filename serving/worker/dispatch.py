@@ -20,6 +20,7 @@ import pyarrow as pa
 from spark_llm.serving.core import EngineFailure, Finished, Usage
 from spark_llm.serving.protocol import DOWN, batch_to_finished
 from spark_llm.serving.worker.process import ReplicaProcess
+from spark_llm.serving.worker.prompt_log import PromptLog
 from spark_llm.serving.worker.question import Deliveries, Question, deliver, lost_row, send, send_cancel
 from spark_llm.serving.worker.stream import Stream
 
@@ -44,8 +45,8 @@ class Dispatch:
     `streams` counts them, for the owner.
     """
 
-    def __init__(self, start: Starter, lock: threading.RLock, log: str) -> None:
-        self._start, self._lock, self._log = start, lock, log
+    def __init__(self, start: Starter, lock: threading.RLock, log: str, prompts: PromptLog | None = None) -> None:
+        self._start, self._lock, self._log, self._prompts = start, lock, log, prompts
         self.streams = 0
         self._ids = itertools.count()
         self._replica: ReplicaProcess | None = None
@@ -180,6 +181,8 @@ class Dispatch:
 
     def _settle(self, question: Question, row: Finished, deliveries: Deliveries) -> None:
         self._drop(question)
+        if self._prompts is not None:
+            self._prompts.write(question, row)
         error = row.error and replace(row.error, attempts=row.error.attempts + question.asked - 1)
         for number, (stream, request_id) in enumerate(question.waiters):
             usage = Usage() if number else row.usage

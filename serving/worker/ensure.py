@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, fields
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 from pyarrow import flight
@@ -109,7 +109,7 @@ def main() -> None:
     """Command line of Spark's executor plugin: prints the worker's process id and location as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     for setting in fields(WorkerConf):
-        kind = {"float": float, "int": int}.get(str(setting.type), str)
+        kind: Any = {"float": float, "int": int, "bool": "true".__eq__}.get(str(setting.type), str)
         parser.add_argument(f"--{setting.name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS)
     parser.add_argument("--application", help="also take the lease of this application")
     arguments = vars(parser.parse_args())

@@ -18,7 +18,7 @@ from types import FrameType
 import pyarrow as pa
 from pyarrow import flight
 from spark_llm.serving.core import EngineFailure
-from spark_llm.serving.protocol import DOWN, StreamHeader, check_requests, failure_to_dict, from_metadata, to_metadata
+from spark_llm.serving.protocol import DOWN, StreamHeader, check_requests, failure_to_dict, read_report, to_metadata
 from spark_llm.serving.worker.dispatch import Dispatch
 from spark_llm.serving.worker.host import Host
 from spark_llm.serving.worker.metrics import serve_metrics
@@ -82,8 +82,8 @@ class Front(flight.FlightServerBase):  # type: ignore[misc]
                 chunk = reader.read_chunk()
             except (StopIteration, pa.ArrowException):  # the client closed the stream, or is gone
                 return
-            if "report" in (message := from_metadata(chunk.app_metadata)):
-                self._host.report(stream, **message["report"])
+            if (report := read_report(chunk.app_metadata)) is not None:
+                self._host.report(stream, *report)
             if chunk.data is not None:
                 check_requests(chunk.data)
                 self._host.ask(stream, dispatch, chunk.data)

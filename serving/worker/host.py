@@ -18,6 +18,7 @@ from spark_llm.serving.worker import leases
 from spark_llm.serving.worker.clients import Clients
 from spark_llm.serving.worker.dispatch import Dispatch
 from spark_llm.serving.worker.process import ReplicaProcess
+from spark_llm.serving.worker.prompt_log import PromptLog
 from spark_llm.serving.worker.rendezvous import Rendezvous, WorkerConf
 from spark_llm.serving.worker.residents import Model, Residents
 from spark_llm.serving.worker.room import Room, Share
@@ -70,7 +71,8 @@ class Host:
         shares = [",".join(gpus[i : i + width]) for i in range(0, len(gpus), width)] or [""]
         folder, log = self._rendezvous.folder, self._rendezvous.log
         starters = [partial(ReplicaProcess, model, folder, log, share) for share in shares]
-        return [Dispatch(start, self._lock, str(log)) for start in starters]
+        prompts = PromptLog(log.with_suffix(".prompts")) if self._conf.log_prompts else None
+        return [Dispatch(start, self._lock, str(log), prompts) for start in starters]
 
     def ask(self, stream: Stream, dispatch: Dispatch, batch: pa.RecordBatch) -> None:
         """Take a batch of requests of `stream`, waiting while it has too many bytes in flight."""
@@ -78,10 +80,10 @@ class Host:
         stream.check_deadline(time.time())
         dispatch.ask(stream, batch)
 
-    def report(self, stream: Stream, calls: int, errors: list[dict[str, Any]]) -> None:
+    def report(self, stream: Stream, calls: int, errors: list[RowError]) -> None:
         """Add what the executor found itself to the client's totals."""
         with self._lock:
-            stream.client.report(calls, [RowError(**error) for error in errors])
+            stream.client.report(calls, errors)
 
     def close(self, stream: Stream, dispatch: Dispatch) -> None:
         """End a stream; what only it waited for is cancelled."""

@@ -43,6 +43,8 @@ class WorkerConf:
         Memory of front and models together, 0 for a share of the host's; models loaded at once, 0 for as many as fit.
     metrics_port : int
         Loopback port of the metrics, 0 for none.
+    log_prompts : bool
+        Write prompts and answers to a file of the folder.
     python : str
         Interpreter of the front; '' for this one.
     gpus : str
@@ -60,6 +62,7 @@ class WorkerConf:
     memory_bytes: int = 0
     models: int = 0
     metrics_port: int = 0
+    log_prompts: bool = False
     python: str = ""
     gpus: str = field(default_factory=lambda: os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 

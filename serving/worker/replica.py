@@ -23,6 +23,8 @@ from spark_llm.serving.engines import create_engine
 from spark_llm.serving.protocol import UP, batch_to_requests, failure_to_dict, finished_to_batch
 from spark_llm.serving.worker.frames import Channel
 
+from spark_llm.errors import redact
+
 Frame = tuple[dict[str, Any], pa.Buffer]
 STATS_SECONDS = 0.5
 
@@ -83,8 +85,8 @@ def _load(model: ModelRef) -> Engine:
     except EngineFailure:
         raise
     except Exception as problem:
-        traceback.print_exc()
-        message = f"engine '{model.engine}' cannot serve model '{model.name}': {problem}"
+        print(redact(traceback.format_exc()), file=sys.stderr)
+        message = f"engine '{model.engine}' cannot serve model '{model.name}': {redact(str(problem))}"
         raise EngineFailure(condition="LLM_ENGINE_START", message=message) from problem
 
 

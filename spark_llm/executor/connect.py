@@ -93,6 +93,7 @@ def worker_conf(settings: Settings) -> WorkerConf:
         memory_bytes=settings.integer("worker.memoryBytes"),
         models=settings.integer("worker.models"),
         metrics_port=settings.integer("worker.metricsPort"),
+        log_prompts=settings.flag("worker.logPrompts"),
         python=settings.text("python") or sys.executable,
         gpus=visible_gpus(),
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from spark_llm.errors import redact
 from spark_llm.serving.core import RowError, Usage
 
 ERROR_TYPE = pa.struct([("condition", pa.string()), ("message", pa.string()), ("attempts", pa.int32())])
@@ -59,4 +60,4 @@ def result_array(
 
 
 def _error_row(error: RowError | None) -> dict[str, Any] | None:
-    return None if error is None else asdict(error)
+    return None if error is None else {**asdict(error), "message": redact(error.message)}

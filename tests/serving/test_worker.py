@@ -1,6 +1,7 @@
 """The worker over a real socket: answers by id, merging, memo, back-pressure, totals, bad input."""
 
 import contextlib
+import json
 import multiprocessing
 import threading
 from pathlib import Path
@@ -362,3 +363,19 @@ def _write_all(writer, batches):
     with contextlib.suppress(pa.ArrowException, OSError):
         for batch in batches:
             writer.write_batch(batch)
+
+
+def test_prompts_are_logged_by_opt_in_only_and_for_the_user_alone(make_worker):
+    for wanted in (False, True):
+        worker = make_worker(log_prompts=wanted)
+        with worker.exchange(fail_marker="BAD") as exchange:
+            exchange.submit(requests(CALL, ["a private question", "a BAD one"]))
+            drain(exchange, 2)
+        texts = {file.name: file.read_text() for file in worker.folder.iterdir() if file.is_file()}
+        assert any("private question" in text for text in texts.values()) is wanted
+    log = worker.rendezvous.log.with_suffix(".prompts")
+    assert log.stat().st_mode & 0o777 == 0o600
+    lines = sorted(map(json.loads, log.read_text().splitlines()), key=lambda line: line["prompt"])
+    assert [line["prompt"] for line in lines] == ["pa BAD one", "pa private question"]
+    assert lines[0]["error"]["condition"] == "LLM_ROW_FAILED"
+    assert lines[1]["answer"].startswith("stub:")

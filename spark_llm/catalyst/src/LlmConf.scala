@@ -6,7 +6,11 @@ import org.apache.spark.sql.internal.SQLConf
 object LlmConf {
   private val Prefix = "spark.llm."
 
-  def text(name: String): String = SQLConf.get.getConfString(Prefix + name, Tables.confDefault(Prefix + name))
+  def text(name: String): String = {
+    val (key, default) = (Prefix + name, Tables.confDefault(Prefix + name))
+    val value = SQLConf.get.getConfString(key, default)
+    if (SealedConf(key)) SealedConf.same(key, value, default) else value
+  }
 
   def flag(name: String): Boolean = parse(name, "a boolean")(_.toLowerCase.toBooleanOption)
 
@@ -23,7 +27,7 @@ object LlmConf {
 
   /** What was set for this session, for the executor. */
   def settings: Map[String, String] =
-    SQLConf.get.getAllConfs.filter { case (key, _) =>
+    SealedConf.over(SQLConf.get.getAllConfs).filter { case (key, _) =>
       key == "spark.app.id" || key.startsWith(Prefix) && !PlanningOnly.exists(key.startsWith)
     } + (SQLConf.SESSION_LOCAL_TIMEZONE.key -> SQLConf.get.sessionLocalTimeZone)
 

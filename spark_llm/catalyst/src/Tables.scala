@@ -32,7 +32,8 @@ object Tables {
 
   def condition(name: String): JsonNode = conditions.get(name)
 
-  def confDefault(key: String): String = settings.get(key).get("default").asText
+  /** The default of a setting; none for a key that does not exist. */
+  def confDefault(key: String): String = Option(settings.get(key)).fold("")(_.get("default").asText)
 
   private def read(file: String): JsonNode = {
     val stream = getClass.getResourceAsStream(s"/spark_llm/$file")
