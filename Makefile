@@ -61,7 +61,13 @@ docs: install ## regenerate the pages made from code
 bench: install ## the end-to-end benchmark, small
 	$(BIN)/python benchmarks/end_to_end.py --rows 500 --engine native --order planned --json
 
+bench-engine: install ## the native engine beside vLLM on the CPU, all workloads
+	for workload in filter classify extract summarize "filter --sample"; do $(BIN)/python benchmarks/engine.py --workload $$workload --vs vllm --json; done
+
+bench-gpu: install ## kernels and models on one GPU, 8 minutes at most (pip install triton)
+	timeout 480 $(BIN)/python benchmarks/bench_gpu.py
+
 clean: ## remove what the build made (not .venv)
 	rm -rf build dist *.egg-info spark_llm/jars/*.jar
 
-.PHONY: help install jar demo test test-fast test-spark test-vllm style types check docs bench clean
+.PHONY: help install jar demo test test-fast test-spark test-vllm style types check docs bench bench-engine bench-gpu clean

@@ -69,7 +69,7 @@ def plan_cascade(queries: Sequence[Query], page_size: int, window: int = 0) -> l
         return [_padded(bucket, page_size, window) for bucket in _buckets(sorted(rests, key=_size))]
     groups: list[Group] = []
     depths = [0] * len(queries)
-    for first, last, start, end in _shared_runs(queries, page_size):
+    for first, last, start, end in shared_runs(queries, page_size):
         depths[first:last] = [end] * (last - first)
         groups += _trunk(queries[first:last], start, end, page_size)
     groups += _private(list(zip(queries, depths, strict=True)), page_size)
@@ -91,8 +91,14 @@ def pad_tables(tables: Sequence[NDArray[np.int32]], fill: NDArray[np.int32] | in
     return padded
 
 
-def _shared_runs(queries: Sequence[Query], page_size: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (first request, last request, first page, last page) of each run worth sharing, trunks before branches."""
+def shared_runs(
+    queries: Sequence[Query], page_size: int, least: int | None = None
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (first request, last request, first page, last page) of each run worth sharing, trunks before branches.
+
+    `least` is the number of key reads that must meet in it (default `MIN_SHARED_READS`).
+    """
+    least = MIN_SHARED_READS if least is None else least
     common = _common_pages(queries)
     stack = [(0, len(queries), 0)]
     while stack:
@@ -100,7 +106,7 @@ def _shared_runs(queries: Sequence[Query], page_size: int) -> Iterator[tuple[int
         if last - first < 2:
             continue
         shared = min(common[first : last - 1])
-        if (shared - depth) * page_size * (last - first) >= MIN_SHARED_READS:
+        if (shared - depth) * page_size * (last - first) >= least:
             yield first, last, depth, shared
             depth = shared
         cuts = [i + 1 for i in range(first, last - 1) if common[i] == shared]

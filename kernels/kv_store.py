@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spark_llm.kernels.dispatch import use_triton
 from torch import Tensor
 
 
@@ -10,6 +11,16 @@ def kv_store(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tens
 
     Slot s is offset s % P of page s // P.
     """
+    if use_triton(k):
+        from spark_llm.kernels.gpu.kv_store import kv_store as on_gpu
+
+        on_gpu(k, v, k_cache, v_cache, slots)
+    else:
+        kv_store_reference(k, v, k_cache, v_cache, slots)
+
+
+def kv_store_reference(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
+    """`kv_store` by torch's operators."""
     for new, cache in ((k, k_cache), (v, v_cache)):
         cache.view(-1, *new.shape[1:]).index_copy_(0, slots, new)
 

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from spark_llm.kernels.attention import attend, attend_reference, merge_states
 from spark_llm.kernels.cascade import Group, Int, Query, pad_tables, plan_cascade
+from spark_llm.kernels.dispatch import use_triton
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from spark_llm.kernels.gpu.paged_attention import DevicePlan
 
 Index = slice | Tensor
 
@@ -32,18 +37,34 @@ class PagedBatch:
     page_tables: Tensor  # [R, n], padded with 0
     parts: tuple[Part, ...]
     window: int = 0
+    device_plan: DevicePlan | None = None  # of Triton's kernels, in place of the parts
 
     @classmethod
     def build(
-        cls, queries: Sequence[Query], page_size: int, *, dtype: torch.dtype, device: torch.device, window: int = 0
+        cls,
+        queries: Sequence[Query],
+        page_size: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        window: int = 0,
+        heads: tuple[int, int, int] = (0, 0, 0),
     ) -> PagedBatch:
+        """`heads`: query heads, KV heads and head dimension, as Triton's kernels are planned for them."""
+        tables = torch.from_numpy(pad_tables([q.table for q in queries])).to(device)
+        plan = None
+        if use_triton(tables):
+            from spark_llm.kernels.gpu.paged_attention import DevicePlan
+
+            plan = DevicePlan.build(queries, page_size, heads, window, device)
         starts = [*(q.row for q in queries), queries[-1].row + queries[-1].end - queries[-1].start]
         return cls(
             query_starts=torch.tensor(starts, device=device),
             context_lens=torch.tensor([q.end for q in queries], device=device),
-            page_tables=torch.from_numpy(pad_tables([q.table for q in queries])).to(device),
-            parts=tuple(Part.of(group, dtype, device) for group in plan_cascade(queries, page_size, window)),
+            page_tables=tables,
+            parts=() if plan else tuple(Part.of(g, dtype, device) for g in plan_cascade(queries, page_size, window)),
             window=window,
+            device_plan=plan,
         )
 
 
@@ -117,6 +138,11 @@ def paged_attention(
     Tensor
         [T, Hq, D] of q's dtype.
     """
+    if batch.device_plan is not None:
+        from spark_llm.kernels.gpu.paged_attention import paged_attention as on_gpu
+
+        plan, tables = batch.device_plan, batch.page_tables
+        return on_gpu(q, k_cache, v_cache, tables, plan, scale=scale, softcap=softcap, window=batch.window)
     merges = any(not part.diagonal for part in batch.parts)
     out = torch.empty(q.shape, dtype=torch.float32 if merges else q.dtype, device=q.device)
     lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)

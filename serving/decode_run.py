@@ -8,16 +8,20 @@ when a sequence ends, pages run out, or the engine must look at its sequences fo
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from spark_llm.kernels.cascade import table_order
-from spark_llm.kernels.decode_batch import DecodeBatch
 from spark_llm.serving.cache.pages import Pages
 from spark_llm.serving.generation import Generation
 from spark_llm.serving.model_runner import ModelRunner
 from spark_llm.serving.scheduler.scheduler import Scheduler
 from spark_llm.serving.scheduler.sequence import Sequence
+
+if TYPE_CHECKING:
+    from spark_llm.kernels.decode_batch import DecodeBatch
+    from spark_llm.serving.device_decode import DeviceBatch
 
 MIN_SEQUENCES = 8
 """Fewer are not worth the start of a run."""
@@ -43,7 +47,7 @@ class DecodeRun:
         if scheduler.waiting and len(rows) < scheduler.max_running:
             self._shortest = min(self._shortest, LOOK_AROUND)
         self._next = np.array([sequence.computed for sequence in sequences], np.int64)
-        self._batch: DecodeBatch | None = None
+        self._batch: DecodeBatch | DeviceBatch | None = None
         self.waiting = len(scheduler.waiting)
         self.ended = False
 
@@ -59,11 +63,13 @@ class DecodeRun:
 
     def step(self, stop_ids: NDArray[np.int64]) -> bool:
         """Compute one more token of each row; False, and nothing done, where pages are missing."""
-        begun = self._begin_pages()
+        spent = self._batch is not None and not self._batch.room
+        # after the room of a batch a window may be reached
+        begun = None if spent and any(self._runner.windows) else self._begin_pages()
         if begun is None:
             self.ended = True
             return False
-        if self._batch is None or not self._batch.room:
+        if self._batch is None or spent:
             self._batch = self._runner.decode_batch(self._tables(), self._next)
         else:
             self._batch.advance(begun)

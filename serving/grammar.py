@@ -11,12 +11,10 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import torch
 from spark_llm.serving.choices import Choices, ChoiceTree, Mask
 from spark_llm.serving.core import Constraint, EngineFailure
 from spark_llm.serving.tokenizer import Tokenizer
 from spark_llm.serving.vocabulary import Vocabulary
-from torch import Tensor
 
 CACHED_GRAMMARS = 256
 
@@ -145,32 +143,6 @@ class Grammar:
     def _refresh(self) -> None:
         self._matcher.fill_next_token_bitmask(self.mask[None], 0)
         self.mask &= self._allowed
-
-
-def apply_masks(logits: Tensor, masks: dict[int, Mask]) -> None:
-    """Set logits [n, vocab] of tokens that a row's mask forbids to -inf, in place.
-
-    Rows with the same mask (not only an equal one) are masked together: the bits of a mask are unpacked once.
-    """
-    rows_of: dict[int, list[int]] = {}
-    for row, mask in masks.items():
-        rows_of.setdefault(id(mask), []).append(row)
-    if not rows_of:
-        return
-    distinct = np.stack([masks[rows[0]] for rows in rows_of.values()])
-    bits = np.unpackbits(distinct.view(np.uint8), axis=1, count=logits.shape[1], bitorder="little")
-    forbidden = torch.from_numpy(bits == 0).to(logits.device)
-    if len(rows_of) == 1 and len(masks) == len(logits):
-        logits.masked_fill_(forbidden, -torch.inf)
-        return
-    rows = [row for group in rows_of.values() for row in group]
-    mask_of = np.repeat(np.arange(len(rows_of)), [len(group) for group in rows_of.values()])
-    chosen = forbidden[torch.from_numpy(mask_of).to(logits.device)]
-    if len(rows) == len(logits):
-        logits.masked_fill_(chosen[torch.tensor(rows, device=logits.device).argsort()], -torch.inf)
-    else:
-        at = torch.tensor(rows, device=logits.device)
-        logits[at] = logits[at].masked_fill(chosen, -torch.inf)
 
 
 def bad_constraint(kind: str, detail: str) -> EngineFailure:

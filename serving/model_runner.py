@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from spark_llm.kernels.cascade import Query, table_order
 from spark_llm.kernels.decode_batch import AHEAD, DecodeBatch
+from spark_llm.kernels.dispatch import use_triton
 from spark_llm.kernels.paged_attention import PagedBatch
 from spark_llm.serving.cache.pages import Pages
 from spark_llm.serving.models.decoder import Decoder, KVCache, StepInput
 from spark_llm.serving.scheduler.scheduler import Chunk, PageCopy, Step
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from spark_llm.serving.device_decode import DeviceBatch, DeviceDecode
+
 Int = NDArray[np.int64]
 
 
 class ModelRunner:
-    """A decoder and its KV cache."""
+    """A decoder and its KV cache, whose last page is spare: it belongs to no sequence."""
 
-    def __init__(self, decoder: Decoder, cache: KVCache) -> None:
+    def __init__(self, decoder: Decoder, cache: KVCache, *, max_running: int = 256, max_length: int = 4096) -> None:
         self.decoder, self.cache = decoder, cache
         self.page_size = cache.k.shape[2]
         self.device, self.dtype = cache.k.device, cache.k.dtype
+        self.num_pages = cache.k.shape[1] - 1
         self.windows = sorted(set(decoder.config.windows) or {0})
+        self._device_decode: DeviceDecode | None = None
+        if use_triton(cache.k):
+            from spark_llm.serving.device_decode import DeviceDecode
+
+            self._device_decode = DeviceDecode(
+                decoder, cache, self.num_pages, windows=self.windows, most_rows=max_running, max_length=max_length
+            )
 
     def run(self, step: Step) -> tuple[list[Chunk], Tensor]:
         """Compute the step; returns the chunks whose next token is due and their logits [n, vocab] in float32."""
@@ -36,14 +49,19 @@ class ModelRunner:
 
     @property
     def decode_room(self) -> int:
-        """Tokens by which a sequence may grow within one `DecodeBatch`."""
+        """Tokens by which a sequence may grow within one decode batch, before its windows are looked at again."""
         return AHEAD * self.page_size
 
-    def decode_batch(self, tables: Sequence[Pages], positions: Int) -> DecodeBatch:
+    def decode_batch(self, tables: Sequence[Pages], positions: Int) -> DecodeBatch | DeviceBatch:
+        if self._device_decode is not None:
+            return self._device_decode.batch(tables, positions)
         return DecodeBatch(tables, positions, self.page_size, dtype=self.dtype, device=self.device)
 
-    def decode(self, tokens: Int, batch: DecodeBatch) -> Int:
+    def decode(self, tokens: Int, batch: DecodeBatch | DeviceBatch) -> Int:
         """Compute one token of each request of the batch; returns the most likely next ones."""
+        if not isinstance(batch, DecodeBatch):
+            assert self._device_decode is not None
+            return self._device_decode.run(tokens, batch)
         batches = dict.fromkeys(self.windows, batch.batch)
         step = StepInput(
             token_ids=self._tensor(tokens),
@@ -87,7 +105,12 @@ class ModelRunner:
         batches = {}
         for window in sorted({0 if window >= longest else window for window in self.windows}):
             batches[window] = PagedBatch.build(
-                queries, self.page_size, dtype=self.dtype, device=self.device, window=window
+                queries,
+                self.page_size,
+                dtype=self.dtype,
+                device=self.device,
+                window=window,
+                heads=self.decoder.config.heads,
             )
         return {window: batches[0 if window >= longest else window] for window in self.windows}
 

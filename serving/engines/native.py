@@ -16,14 +16,14 @@ from spark_llm.serving.choices import Choices
 from spark_llm.serving.core import Capacity, EngineFailure, Finished, ModelRef, Request, RowError, Usage
 from spark_llm.serving.decode_run import DecodeRun
 from spark_llm.serving.generation import Generation
-from spark_llm.serving.grammar import Grammar, GrammarCompiler, apply_masks
+from spark_llm.serving.grammar import Grammar, GrammarCompiler
+from spark_llm.serving.masks import choose
 from spark_llm.serving.model_runner import ModelRunner
 from spark_llm.serving.models.config import read_config
 from spark_llm.serving.models.decoder import Decoder, KVCache
 from spark_llm.serving.models.directory import find_model, model_identity, read_json
 from spark_llm.serving.models.weights import load_weights
 from spark_llm.serving.prompt import PromptComposer
-from spark_llm.serving.sampling import sample
 from spark_llm.serving.scheduler.backlog import Backlog
 from spark_llm.serving.scheduler.policies import create_policy
 from spark_llm.serving.scheduler.scheduler import Scheduler
@@ -66,7 +66,7 @@ class NativeEngine:
             predict=settings.predict_lengths,
         )
         self._scheduler = Scheduler(
-            PrefixCache(self._runner.cache.k.shape[1], settings.page_size),
+            PrefixCache(self._runner.num_pages, settings.page_size),
             max_batch_tokens=settings.max_batch_tokens,
             max_running=settings.max_running,
             policy=policy,
@@ -184,8 +184,8 @@ class NativeEngine:
         self._totals["steps"] += 1
         chunks, logits = self._runner.run(step)
         due = [self._active[chunk.sequence.request_id] for chunk in chunks]
-        apply_masks(logits, {i: g.mask for i, (_, g) in enumerate(due) if g.mask is not None})
-        tokens = sample(logits, [generation.draw for _, generation in due])
+        masks = {i: mask for i, (_, g) in enumerate(due) if (mask := g.mask) is not None}
+        tokens = choose(logits, masks, [generation.draw for _, generation in due])
         for (sequence, generation), token in zip(due, tokens, strict=True):
             sequence.extend(generation.extend(token))
             if generation.finish_reason is not None:
@@ -228,11 +228,12 @@ def _load(directory: Path, settings: NativeSettings) -> tuple[ModelRunner, Capac
     weights = load_weights(directory, config, dtype=dtype, device=device)
     pages = settings.kv_pages(config, dtype, device)  # of what the weights have left
     max_length = min(settings.max_length or config.max_positions, config.max_positions, pages * settings.page_size)
-    cache = KVCache.zeros(config, pages, settings.page_size, dtype, device)
+    cache = KVCache.zeros(config, pages + 1, settings.page_size, dtype, device)
     if device.type == "cpu":
         keep_freed_memory()
     capacity = Capacity(pages * settings.page_size, max_length, settings.max_running, model_identity(directory))
-    return ModelRunner(Decoder(config, weights, max_length), cache), capacity
+    decoder = Decoder(config, weights, max_length)
+    return ModelRunner(decoder, cache, max_running=settings.max_running, max_length=max_length), capacity
 
 
 def _stop_ids(directory: Path) -> frozenset[int]:

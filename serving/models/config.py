@@ -54,6 +54,11 @@ class DecoderConfig:
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim * item_size
 
     @property
+    def heads(self) -> tuple[int, int, int]:
+        """Query heads, KV heads, head dimension."""
+        return self.num_heads, self.num_kv_heads, self.head_dim
+
+    @property
     def score_scale(self) -> float:
         return self.attention_scale or self.head_dim**-0.5
 
