@@ -7,8 +7,13 @@ import time
 from pathlib import Path
 
 
+def file_name(application: str) -> str:
+    """An application's id as the name of a file; the JVM makes the same."""
+    return re.sub(r"[^\w.-]", "_", application) or "_"
+
+
 def _file(folder: Path, application: str) -> Path:
-    return folder / "leases" / (re.sub(r"[^\w.-]", "_", application) or "_")
+    return folder / "leases" / file_name(application)
 
 
 def touch(folder: Path, application: str) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 from pyspark import TaskContext
 
 from spark_llm.conf import Settings
 from spark_llm.errors import LlmError
+from spark_llm.executor.kill_watch import KillWatch
 from spark_llm.optimizer.core import CallSpec
 from spark_llm.serving.client import connect
 from spark_llm.serving.core import Call, ClientRef, Isolation, Terms
 from spark_llm.serving.exchange import Exchange
 from spark_llm.serving.local import LocalExchange
-from spark_llm.serving.worker.rendezvous import WorkerConf
+from spark_llm.serving.worker.rendezvous import WorkerConf, worker_folder
 
 IN_PROCESS_ENGINES = ("stub",)
 
@@ -66,6 +68,14 @@ def open_exchange(spec: CallSpec, settings: Settings, call: Call) -> Exchange:
         pool=settings.text("pool"),
         terms=terms(settings),
     )
+
+
+def kill_watch(spec: CallSpec, settings: Settings) -> AbstractContextManager[object]:
+    """What ends this process once the task of the block is killed; nothing outside of tasks and without a worker."""
+    context = TaskContext.get()
+    if context is None or settings.text("placement") == "inprocess":
+        return nullcontext()
+    return KillWatch(worker_folder(settings.text("worker.dir")), application_id(spec), context.taskAttemptId())
 
 
 def terms(settings: Settings) -> Terms:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from spark_llm.conf import Settings
 from spark_llm.errors import LlmError
 from spark_llm.executor.asker import Asker, Question
-from spark_llm.executor.connect import open_exchange, task_client
+from spark_llm.executor.connect import kill_watch, open_exchange, task_client
 from spark_llm.executor.distinct import Distinct, distinct_tuples, is_utf8
 from spark_llm.executor.results import NOT_ASKED, Answer, result_array
 from spark_llm.executor.types import arrow_type, session_zone
@@ -76,7 +76,8 @@ class CallRunner:
             For a failure of the whole call: no worker, unknown model, too many failed rows, `on_error => 'fail'`.
         """
         try:
-            with open_exchange(self.spec, self.settings, self.call) as exchange:
+            watch = kill_watch(self.spec, self.settings)
+            with watch, open_exchange(self.spec, self.settings, self.call) as exchange:
                 yield from self._run(batches, exchange)
         except EngineFailure as failure:
             raise LlmError.of(failure.condition, failure.message, failure.remedy) from None

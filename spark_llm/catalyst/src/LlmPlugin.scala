@@ -8,7 +8,7 @@ import java.util.concurrent.{Executors, TimeUnit}
 
 import scala.jdk.CollectionConverters._
 
-import org.apache.spark.SparkConf
+import org.apache.spark.{SparkConf, TaskContext}
 import org.apache.spark.api.plugin.{DriverPlugin, ExecutorPlugin, PluginContext, SparkPlugin}
 
 /** `spark.plugins=io.sparkllm.catalyst.LlmPlugin` keeps a host's engine worker alive as long as the executor. */
@@ -17,21 +17,29 @@ class LlmPlugin extends SparkPlugin {
   override def executorPlugin(): ExecutorPlugin = new WorkerKeeper
 }
 
-/** Renews the application's lease of the worker, and starts the worker first where `spark.llm.worker.eager` says so. */
+/**
+ * Renews the application's lease of the worker, announces killed tasks, and starts the worker first where
+ * `spark.llm.worker.eager` says so.
+ */
 class WorkerKeeper extends ExecutorPlugin {
   private val RenewSeconds = 5L
+  private val LookMillis = 100L
   private val timer = Executors.newSingleThreadScheduledExecutor { task =>
     val thread = new Thread(task, "spark-llm lease")
     thread.setDaemon(true)
     thread
   }
   private var conf = new SparkConf(false)
+  private val killed = new KilledTasks(() => WorkerKeeper.lease(conf))
 
   override def init(context: PluginContext, extraConf: JMap[String, String]): Unit = {
     conf = context.conf()
     if (setting(conf, "worker.eager").toBoolean) startWorker(context)
     timer.scheduleAtFixedRate(() => renew(), 0, RenewSeconds, TimeUnit.SECONDS)
+    timer.scheduleWithFixedDelay(() => killed.look(), LookMillis, LookMillis, TimeUnit.MILLISECONDS)
   }
+
+  override def onTaskStart(): Unit = Option(TaskContext.get()).foreach(killed.started)
 
   override def shutdown(): Unit = {
     timer.shutdownNow()
