@@ -21,7 +21,7 @@ def _fill(template: str, parameters: Mapping[str, object]) -> str:
 
 _SECRET_NAME = r"[\w.-]*(?:secret|password|passwd|credentials?|authorization|(?:api|access)[_.-]?key|token)"
 _SECRETS = re.compile(
-    rf"(?P<name>(?:\b{_SECRET_NAME}\b[\"']?\s*[:=]\s*[\"']?(?:Bearer\s+)?)|\bBearer\s+|\w://[^/\s:@]+:)"
+    rf"(?P<name>(?:\b{_SECRET_NAME}\b[\"']?\s*[:=]\s*[\"']?(?:Bearer\s+)?)|\bBearer\s+|\w://[^/\s:@]+:(?=[^\s/@]+@))"
     r"[^\s\"',;}@]+|\b(?:sk-|hf_)\w{16,}",
     re.IGNORECASE,
 )
@@ -39,6 +39,8 @@ def redact(text: str) -> str:
     --------
     >>> redact('{"api_key": "abc", "max_tokens": 5} https://me:word@host')
     '{"api_key": "***", "max_tokens": 5} https://me:***@host'
+    >>> redact("http://127.0.0.1:8000/v1")
+    'http://127.0.0.1:8000/v1'
     """
     return _SECRETS.sub(lambda found: f"{found['name'] or ''}***", text)
 
