@@ -99,7 +99,7 @@ def encode_unordered(values: Strings, label: str) -> Column:
     """Encode a column of JSON arrays whose element order is free: chosen so that the arrays share their beginnings."""
     codes, dictionary, by_rank = _ranked(values)
     distinct = dictionary.take(by_rank).to_pylist()
-    multisets = [_elements(value) for value in distinct]
+    multisets = [array_elements(value) for value in distinct]
     ordered = iter(order_elements([elements for elements in multisets if elements]))
     cells = [
         _array_pieces(label, next(ordered)) if elements else (label + _unwrap(value),)
@@ -208,7 +208,7 @@ def _unwrap(value: str | None) -> str:
     return value[5:-1] if value.startswith('{"v":') and value.endswith("}") else value
 
 
-def _elements(value: str | None) -> list[str]:
+def array_elements(value: str | None) -> list[str]:
     """The JSON texts of an array's elements as they are, sorted; none for any other value."""
     text = _unwrap(value).strip()
     if not text.startswith("["):

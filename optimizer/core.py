@@ -67,6 +67,8 @@ class CallSpec:
         The session's `spark.llm.*` settings, as strings.
     plan : CallPlan, optional
         Absent where no planner ran: the order as written is then used.
+    log : mapping, optional
+        How the plan reads the result log: the fields of `result_log.task.LogPlan`. Absent where it does not.
     """
 
     function: str
@@ -76,6 +78,7 @@ class CallSpec:
     result_type: Any = "string"
     conf: Mapping[str, str] = field(default_factory=dict)
     plan: CallPlan | None = None
+    log: Mapping[str, Any] | None = None
 
     @property
     def fixed_order(self) -> bool:

@@ -34,10 +34,14 @@ _FAILED = "PLANNER_FAILED"
 Json = dict[str, Any]
 
 
-def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer frames from `requests` until it ends."""
+Method = Callable[[Json], Json]
+
+
+def serve(requests: BinaryIO, answers: BinaryIO, methods: Mapping[str, Method] | None = None) -> None:
+    """Answer frames from `requests` until it ends; `methods` are known beside the planner's own."""
+    known = {**_METHODS, **(methods or {})}
     while (frame := _read(requests)) is not None:
-        body = json.dumps(answer(frame), ensure_ascii=False).encode()
+        body = json.dumps(answer(frame, known), ensure_ascii=False).encode()
         answers.write(struct.pack(">I", len(body)) + body)
         answers.flush()
 
@@ -55,14 +59,15 @@ def _read(stream: BinaryIO) -> bytes | None:
     return None if left else b""
 
 
-def answer(frame: bytes) -> Json:
+def answer(frame: bytes, methods: Mapping[str, Method] | None = None) -> Json:
     """The answer to one request; never raises."""
+    methods = _METHODS if methods is None else methods
     request: Json = {}
     try:
         request = _object(json.loads(frame))
-        method = _METHODS.get(request.get("method", ""))
+        method = methods.get(request.get("method", ""))
         if method is None:
-            return _error(request, _BAD_REQUEST, f"method must be one of {', '.join(_METHODS)}")
+            return _error(request, _BAD_REQUEST, f"method must be one of {', '.join(methods)}")
         return {"id": request.get("id"), "result": method(_object(request.get("params")))}
     except InvalidCall as error:
         return _error(request, error.condition, str(error))
@@ -107,14 +112,14 @@ def _check(params: Json) -> Json:
     return {}
 
 
-_METHODS: Mapping[str, Callable[[Json], Json]] = {"plan": _plan, "check": _check}
+_METHODS: Mapping[str, Method] = {"plan": _plan, "check": _check}
 
 
-def main() -> None:
+def main(methods: Mapping[str, Method] | None = None) -> None:
     """Serve on stdin and stdout; whatever a library prints goes to stderr."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(sys.stdin.buffer, answers)
+    serve(sys.stdin.buffer, answers, methods)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,17 @@
-"""Where a model lies, what identifies it, and its JSON files."""
+"""Where a model lies, and its JSON files."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from spark_llm.serving.core import EngineFailure
-from spark_llm.serving.models.weights import weight_files
+from spark_llm.serving.models.identity import model_identity
 
+__all__ = ["find_model", "model_identity", "read_json"]
 HUB_FILES = ("*.json", "*.jinja", "*.safetensors")
-MAX_HEADER_BYTES = 100_000_000
-"""Of a safetensors file, by its format."""
 DEFAULT_MODEL = "default_model"
 """Folder of the embedded model inside the package."""
 
@@ -50,19 +48,6 @@ def read_json(file: Path) -> dict[str, Any]:
         message = f"the model in '{file.parent}' cannot be served: its {file.name} is no JSON object."
         raise EngineFailure("LLM_ENGINE_START", message, "Use a complete checkpoint.")
     return raw
-
-
-def model_identity(directory: Path) -> str:
-    """Hash of what decides the answers: small files by content, weights by size and safetensors header."""
-    digest = hashlib.sha256()
-    small = [p for p in directory.iterdir() if p.suffix in {".json", ".jinja"}]
-    for file in sorted(small):
-        digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
-    for file in weight_files(directory):
-        with file.open("rb") as stream:
-            header = stream.read(min(int.from_bytes(stream.read(8), "little"), MAX_HEADER_BYTES))
-        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode() + hashlib.sha256(header).digest())
-    return digest.hexdigest()
 
 
 def _from_hub(name: str) -> Path:

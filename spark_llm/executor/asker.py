@@ -40,15 +40,25 @@ class Asker:
         Spark's JSON form of the type that answers are parsed into.
     zone : tzinfo
         What a TIMESTAMP answer without a zone means.
+    record : callable
+        Takes identity and text of each shareable answer that is a value.
     memory_bytes : int
         Bound on remembered answers; the oldest are forgotten first.
     """
 
     def __init__(
-        self, exchange: Exchange, call: Call, client: ClientRef, result_type: Any, zone: tzinfo, memory_bytes: int
+        self,
+        exchange: Exchange,
+        call: Call,
+        client: ClientRef,
+        result_type: Any,
+        zone: tzinfo,
+        memory_bytes: int,
+        record: Callable[[bytes, str], None] | None = None,
     ) -> None:
         self._exchange, self._call, self._client = exchange, call, client
         self._result_type, self._zone = result_type, zone
+        self._record = record
         self._memory: OrderedDict[bytes, Answer] = OrderedDict()
         self._memory_left = memory_bytes
         self._waiting: dict[int, list[Receiver]] = {}
@@ -99,8 +109,17 @@ class Asker:
             del self._id_of[identity]
             if answer.error is None:
                 self._remember(identity, free, len(finished.text or ""))
+                if self._record is not None:
+                    self._record(identity, finished.text or "")
         for number, receive in enumerate(receivers):
             receive(free if number else answer)
+
+    def known(self, text: str) -> Answer | None:
+        """The answer that the result log's text stands for; None if it is no value of the type."""
+        try:
+            return Answer(coerce(text, self._result_type, self._zone), known=True)
+        except Misfit:
+            return None
 
     def _answer(self, finished: Finished) -> Answer:
         usage = None if finished.shared else finished.usage

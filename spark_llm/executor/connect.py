@@ -33,6 +33,12 @@ def execution_id() -> str:
     return (context and context.getLocalProperty("spark.sql.execution.id")) or ""
 
 
+def task_partition() -> int:
+    """The number of this task's partition, the same in every attempt (0 outside a task)."""
+    context = TaskContext.get()
+    return context.partitionId() if context else 0
+
+
 def visible_gpus() -> str:
     """The GPUs of this task where Spark assigns them, else those of the environment; they name the worker."""
     context = TaskContext.get()

@@ -13,16 +13,20 @@ from spark_llm.errors import redact
 from spark_llm.serving.core import RowError, Usage
 
 ERROR_TYPE = pa.struct([("condition", pa.string()), ("message", pa.string()), ("attempts", pa.int32())])
-USAGE_TYPE = pa.struct([("prompt", pa.int64()), ("cached", pa.int64()), ("output", pa.int64()), ("calls", pa.int64())])
+USAGE_TYPE = pa.struct([(name, pa.int64()) for name in ("prompt", "cached", "output", "calls", "known")])
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One distinct tuple's outcome: a value of the result type or an error, and what it cost (None = nothing asked)."""
+    """One distinct tuple's outcome: a value of the result type or an error, and what it cost (None = nothing asked).
+
+    `known`: the result log had it.
+    """
 
     value: Any = None
     error: RowError | None = None
     usage: Usage | None = None
+    known: bool = False
 
 
 NOT_ASKED = Answer()
@@ -53,6 +57,7 @@ def result_array(
             pa.array([u.cached if u else 0 for u in paid], pa.int64()),
             pa.array([u.output if u else 0 for u in paid], pa.int64()),
             pa.array([int(u is not None) for u in paid], pa.int64()),
+            pa.array((np.array([a.known for a in answers], dtype=bool)[tuple_of] & payer).astype(np.int64)),
         ],
         fields=list(USAGE_TYPE),
     )

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from spark_llm.conf import Settings
 from spark_llm.errors import LlmError
 from spark_llm.executor.asker import Asker, Question
-from spark_llm.executor.connect import kill_watch, open_exchange, task_client
+from spark_llm.executor.connect import kill_watch, open_exchange, task_client, task_partition
+from spark_llm.executor.deferred import DeferredExchange
 from spark_llm.executor.distinct import Distinct, distinct_tuples, is_utf8
 from spark_llm.executor.results import NOT_ASKED, Answer, result_array
 from spark_llm.executor.types import arrow_type, session_zone
@@ -24,9 +25,10 @@ from spark_llm.optimizer.cells import cells
 from spark_llm.optimizer.columns import Window as EncodedWindow
 from spark_llm.optimizer.columns import encode_window
 from spark_llm.optimizer.core import CallSpec
-from spark_llm.optimizer.identity import answer_identities, row_seed
+from spark_llm.optimizer.identity import IdentityRule, row_seed
 from spark_llm.optimizer.layout import lay_out
 from spark_llm.optimizer.prompts import Prompt, prepare
+from spark_llm.result_log.task import TaskLog
 from spark_llm.serving.core import Call, EngineFailure, RowError
 from spark_llm.serving.exchange import Exchange
 
@@ -39,10 +41,11 @@ MEMORY_BYTES = 4 << 20
 class Window:
     """Rows read together: their columns, distinct tuples and, as they come, answers."""
 
-    def __init__(self, batches: Sequence[Batch], fields: int, *, share: bool) -> None:
+    def __init__(self, batches: Sequence[Batch], fields: int, *, share: bool, known: bool) -> None:
         self.rows = sum(len(batch[0]) for batch in batches)
         chunks = zip(*(batch[:fields] for batch in batches), strict=True)
         self.columns = [pa.concat_arrays(column) for column in chunks]
+        self._known = [batch[fields] for batch in batches] if known else []
         every = np.arange(self.rows)
         self.distinct = distinct_tuples(self.columns, self.rows) if share else Distinct(every, every)
         self.answers: list[Answer | None] = [None] * len(self.distinct.first)
@@ -51,6 +54,11 @@ class Window:
     def tuples(self) -> list[pa.Array]:
         """The columns of the distinct tuples only."""
         return [column.take(pa.array(self.distinct.first)) for column in self.columns]
+
+    def known(self) -> list[str | None]:
+        """The texts that the plan found in the result log, by distinct tuple; empty where it did not look."""
+        column = pa.concat_arrays(self._known) if self._known else pa.nulls(0)
+        return column.take(pa.array(self.distinct.first)).to_pylist() if self._known else []
 
     def receive(self, index: int, answer: Answer) -> None:
         self.answers[index] = answer
@@ -66,6 +74,8 @@ class CallRunner:
         self.prompt: Prompt = prepare(spec)
         self.value_type = arrow_type(spec.result_type)
         self.call = Call.from_dict(self.prompt.call)
+        self.identity = IdentityRule.of(self.prompt)
+        self.log: TaskLog | None = None
 
     def run(self, batches: Iterator[Batch]) -> Iterator[pa.StructArray]:
         """Yield the result column in pieces whose lengths add up to the rows read, in their order.
@@ -76,16 +86,21 @@ class CallRunner:
             For a failure of the whole call: no worker, unknown model, too many failed rows, `on_error => 'fail'`.
         """
         try:
-            watch = kill_watch(self.spec, self.settings)
-            with watch, open_exchange(self.spec, self.settings, self.call) as exchange:
+            self.log = TaskLog.open(self.spec, self.settings, self.identity, task_partition())
+            exchange = DeferredExchange(lambda: open_exchange(self.spec, self.settings, self.call))
+            with kill_watch(self.spec, self.settings), exchange:
                 yield from self._run(batches, exchange)
         except EngineFailure as failure:
             raise LlmError.of(failure.condition, failure.message, failure.remedy) from None
+        finally:
+            if self.log is not None:
+                self.log.close()
 
     def _run(self, batches: Iterator[Batch], exchange: Exchange) -> Iterator[pa.StructArray]:
         zone = session_zone(self.spec.conf)
         client = task_client(self.spec, self.settings)
-        asker = Asker(exchange, self.call, client, self.spec.result_type, zone, MEMORY_BYTES)
+        record = self.log.record if self.log else None
+        asker = Asker(exchange, self.call, client, self.spec.result_type, zone, MEMORY_BYTES, record)
         waiting: deque[Window] = deque()
         for window in self._windows(batches):
             self._ask(window, asker, exchange)
@@ -111,7 +126,8 @@ class CallRunner:
             yield self._window(held)
 
     def _window(self, batches: Sequence[Batch]) -> Window:
-        return Window(batches, len(self.spec.fields), share=self.spec.deterministic)
+        joined = bool(self.spec.log and self.spec.log["joined"])
+        return Window(batches, len(self.spec.fields), share=self.spec.deterministic, known=joined)
 
     def _ask(self, window: Window, asker: Asker, exchange: Exchange) -> None:
         columns = window.tuples()
@@ -120,14 +136,37 @@ class CallRunner:
             window.receive(index, answer)
         if errors := [answer.error for answer in unaskable.values() if answer.error]:
             exchange.report(len(errors), errors)
-        wanted = np.array([i for i, a in enumerate(window.answers) if a is None], dtype=np.int64)
-        if len(wanted):
-            asker.ask(self.questions([column.take(pa.array(wanted)) for column in columns], wanted.tolist(), window))
+        for index, text in enumerate(window.known()):
+            self._receive_known(window, index, text, asker)
+        wanted, identities = self._unknown(window, columns, asker)
+        if wanted:
+            chosen = [column.take(pa.array(wanted, pa.int64())) for column in columns]
+            asker.ask(self.questions(chosen, wanted, identities, window))
 
-    def questions(self, columns: Sequence[pa.Array], wanted: Sequence[int], window: Window) -> list[Question]:
+    def _unknown(self, window: Window, columns: Sequence[pa.Array], asker: Asker) -> tuple[list[int], list[bytes]]:
+        """The tuples that are open when the result log has been looked up, with their identities."""
+        wanted = [i for i, a in enumerate(window.answers) if a is None]
+        identities = self.identity.identities(
+            [column.take(pa.array(wanted, pa.int64())) for column in columns], len(wanted)
+        )
+        if self.log is None:
+            return wanted, identities
+        for index, text in zip(wanted, self.log.find(identities), strict=True):
+            self._receive_known(window, index, text, asker)
+        still = [(i, identity) for i, identity in zip(wanted, identities, strict=True) if window.answers[i] is None]
+        return [i for i, _ in still], [identity for _, identity in still]
+
+    def _receive_known(self, window: Window, index: int, text: str | None, asker: Asker) -> None:
+        if text is not None and window.answers[index] is None and (answer := asker.known(text)) is not None:
+            window.receive(index, answer)
+            if self.log is not None:
+                self.log.count_hit()
+
+    def questions(
+        self, columns: Sequence[pa.Array], wanted: Sequence[int], identities: Sequence[bytes], window: Window
+    ) -> list[Question]:
         """The tuples of `columns`, which are those numbered `wanted` in the window, in the order to ask them."""
         encoded = encode_window(self.prompt, columns) if columns else EncodedWindow(len(wanted), None, ())
-        identities = answer_identities(self.prompt, encoded)
         seeded, shared = "seed" in self.spec.options, self.spec.deterministic
         rows, segments = self._planned(encoded)
         return [

@@ -13,7 +13,7 @@ from spark_llm.optimizer.cells import cells
 from spark_llm.optimizer.columns import encode_window
 from spark_llm.optimizer.core import CallPlan, CallSpec, Field
 from spark_llm.optimizer.errors import InvalidCall
-from spark_llm.optimizer.identity import answer_identities, row_seed
+from spark_llm.optimizer.identity import IdentityRule, row_seed
 from spark_llm.optimizer.layout import lay_out
 from spark_llm.optimizer.prompts import prepare
 from spark_llm.serving.core import Call, Constraint
@@ -63,8 +63,7 @@ def test_identity_ignores_the_order_of_fields_unless_fixed(drawn, random):
 
     def identities(order, options):
         own = CallSpec(spec.function, spec.instruction, tuple(spec.fields[i] for i in order), options)
-        prompt = prepare(own)
-        return answer_identities(prompt, encode_window(prompt, as_arrays(own, [columns[i] for i in order])))
+        return IdentityRule.of(prepare(own)).identities(as_arrays(own, [columns[i] for i in order]), len(columns[0]))
 
     written = range(len(columns))
     assert identities(written, {}) == identities(shuffled, {})
@@ -153,15 +152,13 @@ def test_prompt_of_the_row_comes_first():
 def test_unordered_arrays_are_multisets_with_one_line_per_element():
     spec = call(fields=(Field("docs", "json"),), options={"unordered": ["docs"]})
     prompt = prepare(spec)
-    window = encode_window(
-        prompt, [pa.array(['{"v":["b","a","a"]}', '["a","b","a"]', '{"v":["a","b"]}', None, '{"v":[]}'])]
-    )
-    found = cells(window)
+    arrays = [pa.array(['{"v":["b","a","a"]}', '["a","b","a"]', '{"v":["a","b"]}', None, '{"v":[]}'])]
+    found = cells(encode_window(prompt, arrays))
     assert found[0] == found[1]
     assert found[2] == ('"docs": [\n', '"a",\n', '"b"\n]\n}')
     assert found[0] == ('"docs": [\n', '"a",\n', '"a",\n', '"b"\n]\n}')
     assert found[3:] == [('"docs": null\n}',), ('"docs": []\n}',)]
-    identities = answer_identities(prompt, window)
+    identities = IdentityRule.of(prompt).identities(arrays, 5)
     assert identities[0] == identities[1]
     assert len(set(identities)) == 4
 
@@ -178,7 +175,7 @@ def test_unordered_elements_keep_their_text():
 def test_identity_follows_what_the_engine_is_told():
     def identity(**changes):
         prompt = prepare(call(**{"options": {}, **changes}))
-        return answer_identities(prompt, encode_window(prompt, [pa.array(["x"])]))[0]
+        return IdentityRule.of(prompt).identities([pa.array(["x"])], 1)[0]
 
     same = [
         identity(),

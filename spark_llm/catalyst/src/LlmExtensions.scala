@@ -20,6 +20,7 @@ import org.apache.spark.sql.catalyst.FunctionIdentifier
  *     1. `RewriteLlmJoins`: join conditions over both sides that Spark cannot run
  *     1. `ShareLlmCalls`: equal calls into one `Ask`, spared where a branch is not taken
  *     1. `DeduplicateLlmCalls`: distinct arguments, planned (`CallPlanner`), ordered, asked, joined back
+ *     1. `ReadResultLog`: answers of the result log joined to the tuples that would be asked
  *     1. `ProtectLlmAnswers`: no second evaluation by a sort's sampling
  *     1. `BindLlmCalls`: a stock Python UDF, which Spark's batch "Extract Python UDFs" runs
  */
@@ -39,6 +40,7 @@ class LlmExtensions extends SparkSessionExtensionsProvider {
     extensions.injectPreCBORule(_ => RewriteLlmJoins)
     extensions.injectPreCBORule(_ => ShareLlmCalls)
     extensions.injectPreCBORule(DeduplicateLlmCalls(_))
+    extensions.injectPreCBORule(ReadResultLog(_))
     extensions.injectPreCBORule(_ => ProtectLlmAnswers)
     extensions.injectPreCBORule(_ => BindLlmCalls)
   }

@@ -27,7 +27,8 @@ final case class CallParams(
     options: Map[String, Any],
     valueType: DataType,
     fields: Seq[CallField],
-    plan: Option[CallPlan] = None) {
+    plan: Option[CallPlan] = None,
+    log: Option[CallLog] = None) {
 
   def deterministic: Boolean = options.contains("seed") || (options.get("temperature") match {
     case Some(t: Double) => t == 0
@@ -43,7 +44,8 @@ final case class CallParams(
 /**
  * A call of an LLM function before it is bound to a Python function.
  *
- * `children` are the arguments in the order of `params.fields`, then `LlmCall.Unbound`.
+ * `children` are the arguments in the order of `params.fields`, where the result log was joined its answer, then
+ * `LlmCall.Unbound`.
  */
 case class LlmCall(children: Seq[Expression], params: CallParams) extends Expression {
   override lazy val deterministic: Boolean = params.deterministic && children.forall(_.deterministic)
@@ -89,6 +91,7 @@ object LlmCall {
 
   val UsageType: StructType = new StructType()
     .add("prompt", LongType).add("cached", LongType).add("output", LongType).add("calls", LongType)
+    .add("known", LongType)
 
   /** The public type under `on_error => 'struct'`. */
   def reported(value: DataType): StructType = new StructType().add("value", value).add("error", ErrorType)

@@ -97,7 +97,8 @@ object CallPlanner {
   private def sampler(session: SparkSession): ArgumentSampler =
     samplers.computeIfAbsent(session, s => new ArgumentSampler(s.asInstanceOf[org.apache.spark.sql.classic.SparkSession]))
 
-  private def process(session: SparkSession): PlannerProcess =
+  /** The session's planner process. */
+  def process(session: SparkSession): PlannerProcess =
     processes.computeIfAbsent(PythonInterpreter.current().executable, { python =>
       val started = new PlannerProcess(python)
       session.sparkContext.addSparkListener(new SparkListener {

@@ -11,7 +11,7 @@ import com.fasterxml.jackson.databind.JsonNode
 import io.sparkllm.catalyst.Json
 
 /**
- * A resident `python -m spark_llm.optimizer.serve`: frames of a 4-byte big-endian length and UTF-8 JSON over stdio. It
+ * A resident `python -m spark_llm.planner`: frames of a 4-byte big-endian length and UTF-8 JSON over stdio. It
  * ends when its stdin does, so at the latest with this JVM.
  */
 final class PlannerProcess(python: String) {
@@ -54,7 +54,7 @@ final class PlannerProcess(python: String) {
   }
 
   private def start(): Process = {
-    val started = new ProcessBuilder(python, "-m", "spark_llm.optimizer.serve")
+    val started = new ProcessBuilder(python, "-m", "spark_llm.planner")
       .redirectError(ProcessBuilder.Redirect.INHERIT).start()
     process = Some(started)
     started

@@ -16,6 +16,9 @@ object CallSpec {
       "conf" -> LlmConf.settings,
       "plan" -> params.plan.map { plan =>
         Map[String, Any]("order" -> plan.order, "reasons" -> plan.reasons, "estimate" -> plan.estimate)
+      },
+      "log" -> params.log.map { log =>
+        Map[String, Any]("folder" -> log.folder, "since" -> log.since, "joined" -> log.joined)
       })
   }
 }

@@ -21,8 +21,9 @@ class LlmReport extends QueryExecutionListener {
   /** Calls are tuples that were sent; distinct calls are those that the engine answered itself. */
   private def line(metrics: Seq[Row], seconds: Double): String = {
     def total(name: String) = metrics.map(_.getAs[Any](name)).collect { case count: Long => count }.sum
+    def known(count: Long) = if (count == 0) "" else s"$count from the result log, "
     f"spark-llm: ${total("rows")} rows, ${total("tuples")} calls, ${total("calls")} distinct calls, " +
       f"${total("prompt")} prompt tokens, ${total("cached")} cached, ${total("output")} output tokens, " +
-      f"${total("errors")} errors, $seconds%.1f s"
+      f"${total("errors")} errors, ${known(total("known"))}$seconds%.1f s"
   }
 }

@@ -7,7 +7,7 @@ import org.apache.spark.sql.catalyst.plans.logical.{CollectMetrics, LogicalPlan}
 /** Counts rows and what calls cost while they pass; the query report reads the nodes by their names. */
 object CallMetrics {
   val Prefix = "spark_llm_"
-  private val Usage = Seq("prompt", "cached", "output", "calls")
+  private val Usage = Seq("prompt", "cached", "output", "calls", "known")
 
   /** A node over `answers`, the result columns of bound functions in `child`. */
   def over(ask: Ask, answers: Seq[Attribute], child: LogicalPlan): LogicalPlan = {

@@ -1,0 +1,36 @@
+"""The resident planner of a session, `python -m spark_llm.planner`: the optimizer's, and where the result log lies.
+
+Besides the methods of `optimizer/serve.py`:
+
+    {"method": "log", "params": {"calls": [CallSpec, ...]}}
+    {"result": {"calls": [{"folder": "…", "base": "…", "fields": [0, 1], "unordered": []}, {"unseen": "why not"}]}}
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from spark_llm.conf import Settings
+from spark_llm.errors import LlmError
+from spark_llm.optimizer.core import CallSpec
+from spark_llm.optimizer.identity import IdentityRule
+from spark_llm.optimizer.prompts import prepare
+from spark_llm.optimizer.serve import main
+from spark_llm.result_log.call import locate
+from spark_llm.result_log.files import open_log
+
+
+def log(params: dict[str, Any]) -> dict[str, Any]:
+    """Where the answers of calls lie and how their identities are computed; a path of no file system is an error."""
+    specs = [CallSpec.from_json(json.dumps({**raw, "plan": None})) for raw in params["calls"]]
+    try:
+        for path in {Settings(spec.conf).text("resultLog.path") for spec in specs}:
+            open_log(path)
+    except LlmError as error:
+        return {"refused": str(error)}
+    return {"calls": [locate(spec, IdentityRule.of(prepare(spec))) for spec in specs]}
+
+
+if __name__ == "__main__":
+    main({"log": log})
