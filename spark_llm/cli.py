@@ -14,8 +14,10 @@ from pathlib import Path
 from subprocess import PIPE
 
 from spark_llm.conf import Settings, conf_markdown
+from spark_llm.errors import LlmError
 from spark_llm.java import JavaNotUsable, java_command
 from spark_llm.progress import Progress
+from spark_llm.result_log import command as log_command
 from spark_llm.serving.core import EngineFailure
 from spark_llm.session import jar_path, settings
 from spark_llm.tables import show_tables
@@ -41,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("sql", help="run spark-sql, with its arguments, and show progress", add_help=False)
     demo = commands.add_parser("demo", help="run the examples on the embedded model")
     demo.add_argument("--examples", type=Path, default=Path("sql_examples"), help="folder of the example files")
+    log_command.add_arguments(commands.add_parser("log", help="show, compact or expire a result log"))
     commands.add_parser("stop", help="end this host's engine worker")
     top = commands.add_parser("top", help="show what this host's engine workers are doing")
     top.add_argument("--dir", default="", help="the workers' folder, where spark.llm.worker.dir is set")
@@ -53,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.rest = rest
     try:
         return _COMMANDS[given.command](given)
-    except (JavaNotUsable, EngineFailure) as failure:
+    except (JavaNotUsable, EngineFailure, LlmError) as failure:
         print(failure, file=sys.stderr)
         return 1
 
@@ -146,4 +149,12 @@ def _pass_on(lines: Iterable[str]) -> None:
             sys.stderr.flush()
 
 
-_COMMANDS = {"jar": _jar, "conf": _conf, "sql": _sql, "demo": _demo, "stop": _stop, "top": _top}
+_COMMANDS = {
+    "jar": _jar,
+    "conf": _conf,
+    "sql": _sql,
+    "demo": _demo,
+    "log": log_command.run,
+    "stop": _stop,
+    "top": _top,
+}

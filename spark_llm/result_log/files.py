@@ -16,6 +16,8 @@ from pyarrow import fs
 from spark_llm.errors import LlmError
 
 KEY = "spark.llm.resultLog.path"
+HITS = "hits"
+"""Folder of notes on how many answers tasks found: empty files, the number in the name."""
 GRACE_SECONDS = 3600.0
 """A file that another one replaces stays so long: a query that has listed it may be about to read it."""
 _NAME = re.compile(r"p(\d+)-([0-9a-f]{16})-(\d+)-(\d+)-(\d+)-(\d+)\.parquet")
@@ -60,11 +62,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A call's folder: files to read, files that others replace, torn files, unfinished ones."""
+    """A call's folder: files to read, files that others replace; torn and unfinished ones with their times."""
 
     current: tuple[Entry, ...] = ()
     replaced: tuple[Entry, ...] = ()
-    torn: tuple[str, ...] = ()
+    torn: tuple[tuple[str, float], ...] = ()
     unfinished: tuple[tuple[str, float], ...] = ()
 
 
@@ -94,7 +96,7 @@ def list_folder(system: fs.FileSystem, folder: str) -> Listing:
         if file is None:
             unfinished += [(info.path, _seconds(info))] if info.extension == "tmp" else []
         elif info.size != file.size:
-            torn.append(info.path)
+            torn.append((info.path, _seconds(info)))
         else:
             entries.append(Entry(file, info.path, _seconds(info)))
     replaced = _replaced(entry.file for entry in entries)
@@ -167,10 +169,9 @@ def remove(system: fs.FileSystem, paths: Iterable[str]) -> None:
             continue
 
 
-def remove_replaced(system: fs.FileSystem, listing: Listing) -> int:
-    """Remove replaced and unfinished files that nobody can be about to read or to write; returns how many."""
-    before = time.time() - GRACE_SECONDS
+def remove_replaced(system: fs.FileSystem, listing: Listing, grace: float = GRACE_SECONDS) -> None:
+    """Remove replaced and unfinished files so old that nobody can be about to read or to write them."""
+    before = time.time() - grace
     old = [e.path for e in listing.replaced if e.changed < before]
     old += [path for path, changed in listing.unfinished if changed < before]
     remove(system, old)
-    return len(old)

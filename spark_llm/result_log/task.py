@@ -15,11 +15,9 @@ from spark_llm.errors import LlmError
 from spark_llm.optimizer.core import CallSpec
 from spark_llm.optimizer.identity import IdentityRule
 from spark_llm.result_log.call import call_folder
-from spark_llm.result_log.files import Entry, list_folder, open_log, put
+from spark_llm.result_log.files import HITS, Entry, list_folder, open_log, put
 from spark_llm.result_log.lookup import AnswerLookup, read_lookup
 from spark_llm.result_log.writer import AnswerWriter
-
-HITS = "hits"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@ package io.sparkllm.catalyst.log
 
 import java.io.{FileNotFoundException, IOException}
 
+import scala.util.control.NonFatal
+
 import org.apache.hadoop.conf.Configuration
 import org.apache.hadoop.fs.{FileStatus, FileSystem, Path}
 
@@ -51,8 +53,7 @@ object LogFiles {
       Right(current(root.getFileSystem(conf).listStatus(new Path(root, call)).toSeq))
     } catch {
       case _: FileNotFoundException => Right(LogFiles(Nil, 0, 0))
-      case problem: IOException => Left(s"Spark cannot read ${scheme(path)} paths (${problem.getClass.getSimpleName})")
-      case problem: IllegalArgumentException => Left(s"Spark cannot read its path (${problem.getClass.getSimpleName})")
+      case NonFatal(problem) => Left(s"Spark cannot read ${scheme(path)} paths (${problem.getClass.getSimpleName})")
     }
 
   private def current(statuses: Seq[FileStatus]): LogFiles = {
