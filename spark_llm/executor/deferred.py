@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Self
 
-from spark_llm.serving.exchange import Exchange
 from spark_llm.serving.core import Finished, Request, RowError
+from spark_llm.serving.exchange import Exchange
 from spark_llm.serving.totals import ClientTotals
 
 
-class DeferredExchange:
-    """Same interface as the exchange that `open_exchange` gives, which it calls when there is something to send."""
+class DeferredExchange(Exchange):
+    """Calls `open_exchange` when there is something to send; nothing was asked and nothing answered until then."""
 
     def __init__(self, open_exchange: Callable[[], Exchange]) -> None:
         self._open = open_exchange
@@ -43,11 +41,3 @@ class DeferredExchange:
     def close(self) -> None:
         if self._exchange:
             self._exchange.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -46,7 +46,8 @@ def _keys(identities: np.ndarray) -> np.ndarray:
 
 def read_lookup(system: fs.FileSystem, entries: Sequence[Entry]) -> tuple[AnswerLookup, int]:
     """The answers in `entries`, and how many of the files could not be read."""
-    chosen, size = [], 0
+    chosen: list[Entry] = []
+    size = 0
     for entry in sorted(entries, key=lambda e: e.changed, reverse=True):
         size += entry.file.size
         if size > MAX_BYTES and chosen:
