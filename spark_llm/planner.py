@@ -22,14 +22,14 @@ from spark_llm.result_log.files import open_log
 
 
 def log(params: dict[str, Any]) -> dict[str, Any]:
-    """Where the answers of calls lie and how their identities are computed; a path of no file system is an error."""
+    """Where the answers of calls lie and how their identities are computed; what is not allowed is `refused`, in words."""
     specs = [CallSpec.from_json(json.dumps({**raw, "plan": None})) for raw in params["calls"]]
     try:
         for path in {Settings(spec.conf).text("resultLog.path") for spec in specs}:
             open_log(path)
+        return {"calls": [locate(spec, IdentityRule.of(prepare(spec))) for spec in specs]}
     except LlmError as error:
         return {"refused": str(error)}
-    return {"calls": [locate(spec, IdentityRule.of(prepare(spec))) for spec in specs]}
 
 
 if __name__ == "__main__":

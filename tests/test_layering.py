@@ -20,6 +20,7 @@ ALLOWED = {  # package: (our packages, heavy third parties)
     "serving/cache": ({"serving"}, set()),
     "serving/worker": ({"serving"}, set()),
     "spark_llm/executor": ({"spark_llm", "optimizer", "serving"}, {"pyspark", "pandas"}),
+    "spark_llm/result_log": ({"spark_llm", "optimizer", "serving"}, set()),
 }
 
 
@@ -74,7 +75,14 @@ def test_generic_names_are_never_imported():
 
 
 @pytest.mark.parametrize(
-    "module", ["spark_llm", "spark_llm.optimizer.prompts", "spark_llm.serving.client", "spark_llm.serving.worker.front"]
+    "module",
+    [
+        "spark_llm",
+        "spark_llm.optimizer.prompts",
+        "spark_llm.serving.client",
+        "spark_llm.serving.worker.front",
+        "spark_llm.planner",
+    ],
 )
 def test_light_modules_load_nothing_heavy(module):
     code = f"import sys, {module}; print(sorted({HEAVY!r} & set(sys.modules)))"
