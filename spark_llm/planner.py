@@ -22,7 +22,7 @@ from spark_llm.result_log.files import open_log
 
 
 def log(params: dict[str, Any]) -> dict[str, Any]:
-    """Where the answers of calls lie and how their identities are computed; what is not allowed is `refused`, in words."""
+    """Where the answers of calls lie and how identities are computed; what is not allowed is `refused`."""
     specs = [CallSpec.from_json(json.dumps({**raw, "plan": None})) for raw in params["calls"]]
     try:
         for path in {Settings(spec.conf).text("resultLog.path") for spec in specs}:
