@@ -135,10 +135,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, A
 def line(
     ours: dict[str, Any], theirs: dict[str, Any] | None, rows: int, ideal: float, one_token: bool
 ) -> dict[str, Any]:
-    answered = [native for native, error in zip(ours["answers"], [ours["errors"]] * rows, strict=True) if not error]
     compared = {}
     if theirs is not None:
-        same = statistics.mean(a == b for a, b in zip(ours["answers"], theirs["answers"], strict=True))
+        pairs = zip(ours["answers"], theirs["answers"], strict=True)
+        same = statistics.mean(parsed(a) == parsed(b) for a, b in pairs)
         compared = {
             "vllm_rows_per_s": round(rows / theirs["seconds"], 1),
             "ratio": round(theirs["seconds"] / ours["seconds"], 3),
@@ -153,13 +153,22 @@ def line(
         "native_cpu_s": round(ours["cpu_seconds"], 3),
         **compared,
         "native_steps": ours["steps"],
-        "answered": len(answered),
+        "errors": ours["errors"],
         "prompt_tokens": ours["prompt_tokens"],
         "output_tokens": ours["output_tokens"],
+        "segment_tokens_of_canonical": round(ours["prompt_tokens"] / ours["canonical_tokens"], 4),
         "computed_prefill_tokens": ours["prefill_tokens"],
         "distinct_prefix_tokens": ours["distinct_prefix_tokens"],
         "mfu": round(ideal * ours["prefill_tokens"] / ours["seconds"], 3),
     }
+
+
+def parsed(answer: str | None) -> Any:
+    """The answer as JSON, where it is some: engines space it differently."""
+    try:
+        return json.loads(answer or "")
+    except ValueError:
+        return answer
 
 
 def read_table(arguments: argparse.Namespace) -> tuple[str, pa.Table]:

@@ -53,9 +53,16 @@ def run(engine: Any, call: Call, segments: list[list[str]]) -> dict[str, Any]:
         "cpu_seconds": cpu,
         **{name: after.get(name, 0) - before.get(name, 0) for name in COUNTERS},
         "distinct_prefix_tokens": trie_tokens(prompts),
+        "canonical_tokens": canonical_tokens(engine._composer, requests),
         "answers": [f.text for f in sorted(finished, key=lambda f: f.request_id)],
         "errors": sum(f.error is not None for f in finished),
     }
+
+
+def canonical_tokens(composer: Any, requests: list[Request]) -> int:
+    """Tokens of the prompts if each were tokenized in one piece."""
+    whole = [Request(r.request_id, r.call, ("".join(r.segments),)) for r in requests]
+    return sum(len(composer.compose(request)) for request in whole)
 
 
 def trie_tokens(prompts: list[bytes]) -> int:

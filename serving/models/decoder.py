@@ -103,14 +103,14 @@ class Decoder:
         self, x: Tensor, layer: LayerWeights, rotation: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries and keys, and values: [T, heads, head_dim] each."""
-        config = self.config
-        q, k, v = (
-            layer.qkv(x)
-            .view(len(x), -1, config.head_dim)
-            .split_with_sizes((config.num_heads, config.num_kv_heads, config.num_kv_heads), dim=1)
-        )
-        if layer.q_norm is not None and layer.k_norm is not None:
-            q, k = rms_norm(q, layer.q_norm, config.norm_eps), rms_norm(k, layer.k_norm, config.norm_eps)
+        config, sizes = self.config, (self.config.num_heads, self.config.num_kv_heads)
+        heads = layer.qkv(x).view(len(x), -1, config.head_dim)
+        both, v = heads[:, : sum(sizes)], heads[:, sum(sizes) :]
+        if layer.q_norm is None or layer.k_norm is None:
+            q, k = rotate(both, *rotation).split_with_sizes(sizes, dim=1)
+            return q, k, v
+        q, k = both.split_with_sizes(sizes, dim=1)
+        q, k = rms_norm(q, layer.q_norm, config.norm_eps), rms_norm(k, layer.k_norm, config.norm_eps)
         return rotate(q, *rotation), rotate(k, *rotation), v
 
     def _attend(self, q: Tensor, cache: KVCache, layer: int, batch: PagedBatch) -> Tensor:

@@ -81,14 +81,18 @@ class Oracle:
             self.assert_readable(self.cache.table(node), tokens)
 
 
-@pytest.mark.parametrize("page_size", [1, 4, 16])
-@pytest.mark.parametrize("pages", [12, 60])
-def test_random_operations_keep_every_page_right(page_size, pages):
+CASES = [(1500, 5, pages, size) for pages in (12, 60) for size in (1, 4, 16)]
+
+
+@pytest.mark.parametrize(
+    ("operations", "interval", "pages", "page_size"), [*CASES, pytest.param(100_000, 97, 24, 4, marks=pytest.mark.slow)]
+)
+def test_random_operations_keep_every_page_right(operations, interval, pages, page_size):
     oracle = Oracle(pages, page_size, seed=page_size * pages)
-    for i in range(1500):
+    for i in range(operations):
         choices = [oracle.start, *([oracle.grow, oracle.end] if oracle.live else [])]
         choices[int(oracle.rng.integers(len(choices)))]()
-        if i % 5 == 0:
+        if i % interval == 0:
             oracle.check()
     assert oracle.cache.evicted_tokens > 0
     while oracle.live:

@@ -168,8 +168,10 @@ def test_sharded_checkpoints_load(tmp_path, checkpoint):
     torch.testing.assert_close(whole.layers[2].qkv.weight, parts.layers[2].qkv.weight)
 
 
-def test_bfloat16_follows_float32(checkpoint):
+@pytest.mark.parametrize("family", ["llama", "gemma3", "qwen3-moe"])
+def test_bfloat16_follows_float32(tmp_path, family):
     """Teacher-forced: wherever float32 is sure of its first token, bfloat16 chooses the same."""
+    checkpoint = write_checkpoint(tmp_path, family)
     prompts = requests_for(Call("c", "", max_tokens=1), [(f"The {i} quick brown fox", f" {i * 7}") for i in range(40)])
     engines = [engine_for(checkpoint, dtype=dtype) for dtype in ("float32", "bfloat16")]
     logits = []
@@ -233,6 +235,43 @@ def test_cancelled_requests_leave_no_trace(checkpoint, expected):
     engine.close()
     assert not engine.has_work()
     assert not engine.step()
+    engine._scheduler.cache.clear()
+    assert engine._scheduler.cache.pool.free == engine._scheduler.cache.pool.num_pages
+
+
+@pytest.mark.slow
+def test_a_long_soak_ends_with_all_memory_free_and_every_answer_right(checkpoint):
+    """800 requests of three kinds: cancels at random, a cache of few rows, decode runs that begin and end."""
+    rng = np.random.default_rng(11)
+    calls = [
+        Call("long", "Tell it.\n", max_tokens=40),
+        constrained("choices", ["true", "trust", "false"]),
+        constrained("regex", "[a-c]{2}-(yes|no)"),
+    ]
+    rows = [(f'"title": "{i % 9}"\n', f'"review": "{i % 50} words"\n') for i in range(400)]
+    requests = [Request(i, calls[int(rng.integers(3))], rows[int(rng.integers(400))]) for i in range(800)]
+    calm = engine_for(checkpoint, kv_tokens=1 << 15)
+    calm.submit(requests)
+    undisturbed = answers(drain(calm, check=False))
+    engine = engine_for(checkpoint, kv_tokens=720, max_length=160, max_batch_tokens=96, max_running=14)
+    finished, cancelled, ahead = {}, set(), list(requests)
+    while ahead or engine.has_work():
+        if engine.stats()["waiting"] < 10:
+            engine.submit(ahead[:30])
+            ahead = ahead[30:]
+        victim = int(rng.integers(800))
+        if rng.random() < 0.02 and victim not in finished and victim < 800 - len(ahead):
+            engine.cancel([victim])
+            cancelled.add(victim)
+        finished |= {f.request_id: f for f in engine.step()}
+        if rng.random() < 0.02:
+            engine.check_integrity()
+    stats = engine.stats()
+    assert cancelled
+    assert stats["preemptions"] > 0
+    assert stats["evicted_tokens"] > 0
+    assert answers(finished) == {i: answer for i, answer in undisturbed.items() if i not in cancelled}
+    engine.check_integrity()
     engine._scheduler.cache.clear()
     assert engine._scheduler.cache.pool.free == engine._scheduler.cache.pool.num_pages
 

@@ -5,6 +5,7 @@ import re
 
 import pytest
 from spark_llm.serving.core import Call
+from spark_llm.serving.grammar import Grammar, _mask_of
 
 from tests.serving.native_checkpoints import constrained, drain, engine_for, requests_for, write_checkpoint
 
@@ -98,6 +99,28 @@ def test_forced_text_changes_no_choice_of_the_model(checkpoint, engine, monkeypa
     masked, many = ask(engine_for(checkpoint), call)
     assert few * 2 < many
     assert all(re.fullmatch(call.constraint.value, f.text) for f in [*with_jumps, *masked])
+
+
+def test_jumps_over_forced_text_save_steps_and_change_no_value(checkpoint, monkeypatch):
+    """A flat JSON object of four fields, against masked decoding token by token: same values, 1.5 times fewer steps."""
+    kinds = {"sentiment": ["positive", "negative", "mixed"], "score": [1, 2, 3], "genre": ["drama", "comedy"]}
+    fields = {**{name: {"enum": values} for name, values in kinds.items()}, "seen": {"type": "boolean"}}
+    schema = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+    call = constrained("json_schema", json.dumps(schema), max_tokens=200)
+    with_jumps, few = ask(engine_for(checkpoint), call)
+    fixed = Grammar.forced
+
+    def spelled_one_by_one(self):
+        """The tokens that forced text would have, each of them asked for: the mask allows no other."""
+        ahead = fixed(self)
+        if ahead:
+            self.mask = _mask_of(ahead[:1], len(self.mask))
+        return []
+
+    monkeypatch.setattr(Grammar, "forced", spelled_one_by_one)
+    masked, many = ask(engine_for(checkpoint), call)
+    assert [json.loads(f.text) for f in with_jumps] == [json.loads(f.text) for f in masked]
+    assert few * 1.5 <= many
 
 
 @pytest.mark.parametrize(

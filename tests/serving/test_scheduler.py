@@ -112,6 +112,23 @@ def test_every_distinct_prefix_token_is_computed_once(page_size, budget):
     assert trie_size(prompts) <= computed <= trie_size(prompts) + again
 
 
+@pytest.mark.parametrize("order", ["sorted", "reversed", "shuffled"])
+@pytest.mark.parametrize("budget", [64, 2048])
+def test_computed_prompt_tokens_are_the_nodes_of_the_trie_in_any_order(order, budget):
+    """Rows as a query has them: an instruction, fields that repeat, a cell of their own."""
+    rng = np.random.default_rng(1)
+    instruction, films = rng.integers(0, 50, 37).tolist(), [rng.integers(0, 50, 60).tolist() for _ in range(6)]
+    prompts = [instruction + films[i % 6] + rng.integers(0, 50, 25).tolist() for i in range(80)]
+    prompts.sort(reverse=order == "reversed")
+    if order == "shuffled":
+        prompts = [prompts[i] for i in rng.permutation(len(prompts))]
+    simulation = Simulation(pages=400, page_size=16, budget=budget, running=24)
+    for i, prompt in enumerate(prompts):
+        simulation.add(i, prompt)
+    simulation.run()
+    assert simulation.scheduler.prefill_tokens <= 1.02 * trie_size(prompts)
+
+
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("page_size", [1, 4])
 def test_preemption_eviction_and_cancels_change_no_answer(page_size, name):
