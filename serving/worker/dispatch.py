@@ -30,6 +30,8 @@ MAX_CRASHES = 3
 MAX_FRUITLESS_CRASHES, MAX_FRUITLESS_CRASHES_PROVEN = 8, 256
 """Crashes in a row without a single answer, after which the model is given up; the latter once it has answered at all:
 rows that end the process may be neighbours, as rows are sorted by prefix."""
+MAX_FAILED_LOADS = 5
+"""Processes in a row that may end while they load a model that was loaded before; none, the first time."""
 RETRY_SECONDS = 0.5
 """Wait before a row is asked again; doubled each time."""
 
@@ -56,7 +58,8 @@ class Dispatch:
         self._later: list[tuple[float, Question]] = []
         self._busy_since = 0.0
         self._fruitless = 0
-        self._proven = False
+        self._failed_loads = 0
+        self._proven = self._loaded = False
 
     @property
     def pid(self) -> int | None:
@@ -142,6 +145,7 @@ class Dispatch:
         match head["op"]:
             case "ready":
                 replica.capacity = head["capacity"]
+                self._loaded, self._failed_loads = True, 0
             case "stats":
                 replica.stats, replica.running = head["stats"], head["running"]
             case "failed":
@@ -213,14 +217,16 @@ class Dispatch:
                 return
             self._replica = None
             lost, self._sent = list(self._sent.values()), {}
-            self._fruitless += bool(lost)
+            loading = replica.capacity is None
+            self._failed_loads += loading
+            self._fruitless += bool(lost) and not loading
             for question in lost:
-                question.crashes += 1
+                question.crashes += not loading
             failure = self._give_up(replica)
             if failure is None and len(lost) == 1 and lost[0].crashes >= MAX_CRASHES:
                 self._settle(lost[0], lost_row(lost[0]), deliveries)
             elif failure is None and lost:
-                width = -(-len(lost) // SPLIT)
+                width = len(lost) if loading else -(-len(lost) // SPLIT)
                 self._held.extendleft([lost[i : i + width] for i in reversed(range(0, len(lost), width))])
             restart = failure is None and bool(self._held)
         deliver(deliveries)
@@ -239,7 +245,7 @@ class Dispatch:
 
     def _give_up(self, replica: ReplicaProcess) -> EngineFailure | None:
         remedy = f"Read its log at {self._log}"
-        if replica.capacity is None:
+        if replica.capacity is None and self._failed_loads > (MAX_FAILED_LOADS if self._loaded else 0):
             message = "the engine's process ended while it loaded the model."
             return EngineFailure(condition="LLM_ENGINE_START", message=message, remedy=f"{remedy}.")
         if self._fruitless > (MAX_FRUITLESS_CRASHES_PROVEN if self._proven else MAX_FRUITLESS_CRASHES):

@@ -22,6 +22,7 @@ from spark_llm.serving.protocol import DOWN, StreamHeader, check_requests, failu
 from spark_llm.serving.worker.dispatch import Dispatch
 from spark_llm.serving.worker.host import Host
 from spark_llm.serving.worker.metrics import serve_metrics
+from spark_llm.serving.worker.process import end_orphans
 from spark_llm.serving.worker.rendezvous import Endpoint, Rendezvous, WorkerConf, worker_key
 from spark_llm.serving.worker.stream import Stream
 
@@ -119,6 +120,7 @@ def main() -> None:
     """Serve until idle. Says on standard output where, as soon as it can be reached; then writes to the log."""
     folder, conf = Path(sys.argv[1]), WorkerConf(**json.loads(sys.argv[2]))
     rendezvous = Rendezvous(folder, worker_key(conf.gpus))
+    end_orphans(rendezvous.log)
     host, token = Host(conf, rendezvous), secrets.token_urlsafe(32)
     front, location = _listen(host, rendezvous.socket, token)
     endpoint = Endpoint(os.getpid(), location, token)

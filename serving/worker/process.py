@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -50,8 +52,11 @@ class ReplicaProcess:
         ours, theirs = socket.socketpair()
         with theirs, log.open("ab") as output:
             self._process = _spawn(model, theirs.fileno(), folder, output.fileno(), gpus)
+        self._mark = log.with_suffix(f".{self.pid}.pid")
+        self._mark.touch(mode=0o600)
         self.channel = Channel(ours)
-        self.channel.send({"op": "load", "model": asdict(model)})
+        with contextlib.suppress(OSError):  # it has ended already: the reader will notice
+            self.channel.send({"op": "load", "model": asdict(model)})
         threading.Thread(target=self._receive, daemon=True).start()
 
     @property
@@ -79,6 +84,17 @@ class ReplicaProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._mark.unlink(missing_ok=True)
+
+
+def end_orphans(log: Path) -> None:
+    """End the replicas of a front that was killed, where they hang: the others ended when their socket closed."""
+    for mark in log.parent.glob(f"{log.stem}.*.pid"):
+        with contextlib.suppress(OSError):
+            pid = int(mark.suffixes[-2][1:])
+            if b"spark_llm.serving.worker.replica" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+        mark.unlink(missing_ok=True)
 
 
 def _spawn(model: ModelRef, channel: int, folder: Path, log: int, gpus: str) -> subprocess.Popen[bytes]:

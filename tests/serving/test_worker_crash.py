@@ -183,3 +183,31 @@ def test_only_transient_failures_are_asked_again(worker, times, answered):
     assert (rows[0].error is None) is answered
     if not answered:
         assert (rows[0].error.condition, rows[0].error.attempts) == ("LLM_ROW_INTERRUPTED", 3)
+
+
+def test_a_replica_that_is_killed_while_it_comes_back_is_started_once_more(worker):
+    texts = [str(i) for i in range(200)]
+    with worker.exchange(delay_ms=20, batch=10, echo=True) as exchange:
+        exchange.submit(requests(CALL, texts))
+        first = exchange.poll(10)
+        killed = replica_pids(worker)
+        os.kill(killed[-1], signal.SIGKILL)
+        for _ in range(2):
+            wait_until(lambda: set(replica_pids(worker)) - set(killed))  # noqa: B023 - called at once
+            killed += replica_pids(worker)
+            os.kill(killed[-1], signal.SIGKILL)
+        rows = {row.request_id: row for row in first} | drain(exchange, len(texts) - len(first))
+    assert {i: row.text for i, row in rows.items()} == {i: "p" + text for i, text in enumerate(texts)}
+
+
+def test_a_replica_that_hangs_while_its_front_is_killed_is_ended_by_the_next_front(worker):
+    texts = [str(i) for i in range(100)]
+    with worker.exchange(delay_ms=20, batch=10, echo=True) as exchange:
+        exchange.submit(requests(CALL, texts))
+        first = exchange.poll(10)
+        front, replica = worker.pids()
+        os.kill(replica, signal.SIGSTOP)
+        os.kill(front, signal.SIGKILL)
+        rows = {row.request_id: row for row in first} | drain(exchange, len(texts) - len(first))
+        wait_until(lambda: not alive(replica))
+    assert len(rows) == 100
