@@ -26,13 +26,16 @@ from typing import Any
 
 import pyarrow as pa
 from checkpoint import CONFIG, write_checkpoint
+from spark_llm.optimizer.columns import encode_window
 from spark_llm.optimizer.core import CallSpec, Field
+from spark_llm.optimizer.layout import lay_out
 from spark_llm.optimizer.plan import plan_call
+from spark_llm.optimizer.prompts import prepare
 from spark_llm.serving.core import Call, Constraint, ModelRef
 from spark_llm.serving.worker.package import link_package
 from tables import movies
 
-from spark_llm.executor.runner import CallRunner, Window
+from spark_llm.executor.distinct import distinct_tuples
 
 HERE = Path(__file__).resolve().parent
 KV_TOKENS = 1 << 17
@@ -185,11 +188,11 @@ def prompts(workload: str, question: str, table: pa.Table) -> tuple[str, list[li
     fields = tuple(Field(name) for name in table.column_names)
     spec = CallSpec(function, question, fields, {}, result, {})
     sample = [column.slice(0, 2000).to_pylist() for column in table.columns]
-    runner = CallRunner(replace(spec, plan=plan_call(spec, sample, table.num_rows)))
-    window = Window([[column.combine_chunks() for column in table.columns]], len(fields), share=True)
-    columns = window.tuples()
-    questions = runner.questions(columns, range(len(columns[0])), window)
-    return runner.call.instruction, [list(q.segments) for q in questions]
+    prompt = prepare(replace(spec, plan=plan_call(spec, sample, table.num_rows)))
+    columns = [column.combine_chunks() for column in table.columns]
+    distinct = pa.array(distinct_tuples(columns, table.num_rows).first)
+    _, segments = lay_out(encode_window(prompt, [column.take(distinct) for column in columns]), fixed=False)
+    return Call.from_dict(prompt.call).instruction, [list(pieces) for pieces in segments]
 
 
 def vllm_reference(arguments: argparse.Namespace, model: str) -> ModelRef:
