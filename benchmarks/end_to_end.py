@@ -172,9 +172,10 @@ def run_directly(
     if arguments.order == "planned":
         spec = with_plan(spec, table)
     runner = CallRunner(spec)
-    window = Window([[c.combine_chunks() for c in table.columns]], len(spec.fields), share=True)
+    window = Window([[c.combine_chunks() for c in table.columns]], len(spec.fields), share=True, known=False)
     columns = window.tuples()
-    questions = runner.questions(columns, range(len(columns[0])), window)
+    rows = range(len(columns[0]))
+    questions = runner.questions(columns, rows, [b""] * len(rows), window)
     model = runner.settings.model()
     recorded = {"model": asdict(model), "call": runner.call.to_dict(), "requests": [q.segments for q in questions]}
     (folder / "requests.json").write_text(json.dumps(recorded))
