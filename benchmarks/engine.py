@@ -128,6 +128,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, A
                 "sample": arguments.sample,
                 "rows": len(requests),
                 "threads": threads,
+                "native_load_s": native.load_s,
                 **line(ours, theirs, len(requests), ideal, arguments.workload in ONE_TOKEN),
             }
     finally:
@@ -225,7 +226,7 @@ class Child:
             env=environment,
         )
         self._send(asdict(model))
-        self._receive()
+        self.load_s = round(json.loads(self._receive())["load_s"], 2)
 
     def run(self, job: dict[str, Any]) -> Any:
         time.sleep(0.3)  # let the other engine's idle threads fall asleep

@@ -21,9 +21,11 @@ COUNTERS = ("steps", "prompt_tokens", "cached_tokens", "output_tokens", "prefill
 def main() -> None:
     out = sys.stdout
     sys.stdout = sys.stderr  # what libraries print is not an answer
-    engine = create_engine(ModelRef(**json.loads(input())))
+    model, begin = ModelRef(**json.loads(input())), time.perf_counter()
+    engine = create_engine(model)
+    loaded = time.perf_counter() - begin
     run(engine, Call("warm", "Warm up.", max_tokens=4), [[f"{i} " * 40] for i in range(64)])
-    print("ready", file=out, flush=True)
+    print(json.dumps({"load_s": loaded}), file=out, flush=True)
     for line in sys.stdin:
         job = json.loads(line)
         if "peak" in job:
