@@ -69,6 +69,11 @@ class CallSpec:
         Absent where no planner ran: the order as written is then used.
     log : mapping, optional
         How the plan reads the result log: the fields of `result_log.task.LogPlan`. Absent where it does not.
+    limit : int, optional
+        So many rows are enough: the executor asks in growing windows. With `terms` it asks nothing more once so many
+        rows of its task have passed.
+    terms : sequence of Term
+        The call is the conjunction of these and has no question of its own; its value is BOOLEAN.
     """
 
     function: str
@@ -79,6 +84,8 @@ class CallSpec:
     conf: Mapping[str, str] = field(default_factory=dict)
     plan: CallPlan | None = None
     log: Mapping[str, Any] | None = None
+    limit: int | None = None
+    terms: tuple[Term, ...] = ()
 
     @property
     def fixed_order(self) -> bool:
@@ -108,4 +115,30 @@ class CallSpec:
         raw["fields"] = tuple(Field(**f) for f in raw["fields"])
         if (plan := raw.get("plan")) is not None:
             raw["plan"] = CallPlan(tuple(plan["order"]), tuple(plan.get("reasons", ())), plan.get("estimate", {}))
+        raw["terms"] = tuple(Term.from_dict(term) for term in raw.get("terms", ()))
         return cls(**raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One predicate `call test values` of a conjunction, e.g. `llm('Good?', review) in ['Yes']`.
+
+    Parameters
+    ----------
+    call : CallSpec
+    columns : sequence of int
+        Where its fields are among those of the conjunction.
+    test : {'in', 'not in', '<', '<=', '>', '>='}
+    values : sequence
+        One value, or for `in` and `not in` any number. A NULL answer passes no test.
+    """
+
+    call: CallSpec
+    columns: tuple[int, ...]
+    test: str = "in"
+    values: tuple[Any, ...] = (True,)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Term:
+        call = CallSpec.from_json(json.dumps(raw["call"]))
+        return cls(call, tuple(raw["columns"]), raw["test"], tuple(raw["values"]))

@@ -7,7 +7,8 @@ the next window is read. So at most two windows are held, whatever the size of t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -75,92 +76,49 @@ class CallRunner:
         self.value_type = arrow_type(spec.result_type)
         self.call = Call.from_dict(self.prompt.call)
         self.identity = IdentityRule.of(self.prompt)
-        self.log: TaskLog | None = None
 
     def run(self, batches: Iterator[Batch]) -> Iterator[pa.StructArray]:
         """Yield the result column in pieces whose lengths add up to the rows read, in their order.
+
+        Under a row limit windows grow from that many rows, and none is asked before the one before it is answered:
+        who reads may stop.
 
         Raises
         ------
         LlmError
             For a failure of the whole call: no worker, unknown model, too many failed rows, `on_error => 'fail'`.
         """
+        ahead = 0 if self.spec.limit else 1
+        waiting: deque[Window] = deque()
+        with self.session() as session:
+            for held in windows(batches, self._sizes(), self.settings.integer("window.bytes")):
+                waiting.append(session.ask(held))
+                if len(waiting) > ahead:
+                    yield session.answers(waiting.popleft())
+            while waiting:
+                yield session.answers(waiting.popleft())
+
+    def _sizes(self) -> Iterator[int]:
+        most = self.settings.integer("window.rows")
+        size = min(self.spec.limit or most, most)
+        while True:
+            yield size
+            size = min(2 * size, most)
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A stream to the engine, and the result log. Raises LlmError for a failure of the whole call."""
+        log = None
         try:
-            self.log = TaskLog.open(self.spec, self.settings, self.identity, task_partition())
+            log = TaskLog.open(self.spec, self.settings, self.identity, task_partition())
             exchange = DeferredExchange(lambda: open_exchange(self.spec, self.settings, self.call))
             with kill_watch(self.spec, self.settings), exchange:
-                yield from self._run(batches, exchange)
+                yield Session(self, exchange, log)
         except EngineFailure as failure:
             raise LlmError.of(failure.condition, failure.message, failure.remedy) from None
         finally:
-            if self.log is not None:
-                self.log.close()
-
-    def _run(self, batches: Iterator[Batch], exchange: Exchange) -> Iterator[pa.StructArray]:
-        zone = session_zone(self.spec.conf)
-        client = task_client(self.spec, self.settings)
-        record = self.log.record if self.log else None
-        asker = Asker(exchange, self.call, client, self.spec.result_type, zone, MEMORY_BYTES, record)
-        waiting: deque[Window] = deque()
-        for window in self._windows(batches):
-            self._ask(window, asker, exchange)
-            waiting.append(window)
-            if len(waiting) > 1:
-                yield self._answers(waiting.popleft(), asker, exchange)
-        while waiting:
-            yield self._answers(waiting.popleft(), asker, exchange)
-
-    def _windows(self, batches: Iterator[Batch]) -> Iterator[Window]:
-        limit_rows, limit_bytes = self.settings.integer("window.rows"), self.settings.integer("window.bytes")
-        held: list[Batch] = []
-        rows = held_bytes = 0
-        for batch in batches:
-            for piece in _pieces(batch, limit_rows):
-                held.append(piece)
-                rows += len(piece[0])
-                held_bytes += sum(column.nbytes for column in piece)
-                if rows >= limit_rows or held_bytes >= limit_bytes:
-                    yield self._window(held)
-                    held, rows, held_bytes = [], 0, 0
-        if rows:
-            yield self._window(held)
-
-    def _window(self, batches: Sequence[Batch]) -> Window:
-        joined = bool(self.spec.log and self.spec.log["joined"])
-        return Window(batches, len(self.spec.fields), share=self.spec.deterministic, known=joined)
-
-    def _ask(self, window: Window, asker: Asker, exchange: Exchange) -> None:
-        columns = window.tuples()
-        unaskable = self._unaskable(columns)
-        for index, answer in unaskable.items():
-            window.receive(index, answer)
-        if errors := [answer.error for answer in unaskable.values() if answer.error]:
-            exchange.report(len(errors), errors)
-        for index, text in enumerate(window.known()):
-            self._receive_known(window, index, text, asker)
-        wanted, identities = self._unknown(window, columns, asker)
-        if wanted:
-            chosen = [column.take(pa.array(wanted, pa.int64())) for column in columns]
-            asker.ask(self.questions(chosen, wanted, identities, window))
-
-    def _unknown(self, window: Window, columns: Sequence[pa.Array], asker: Asker) -> tuple[list[int], list[bytes]]:
-        """The tuples that are open when the result log has been looked up, with their identities."""
-        wanted = [i for i, a in enumerate(window.answers) if a is None]
-        identities = self.identity.identities(
-            [column.take(pa.array(wanted, pa.int64())) for column in columns], len(wanted)
-        )
-        if self.log is None:
-            return wanted, identities
-        for index, text in zip(wanted, self.log.find(identities), strict=True):
-            self._receive_known(window, index, text, asker)
-        still = [(i, identity) for i, identity in zip(wanted, identities, strict=True) if window.answers[i] is None]
-        return [i for i, _ in still], [identity for _, identity in still]
-
-    def _receive_known(self, window: Window, index: int, text: str | None, asker: Asker) -> None:
-        if text is not None and window.answers[index] is None and (answer := asker.known(text)) is not None:
-            window.receive(index, answer)
-            if self.log is not None:
-                self.log.count_hit()
+            if log is not None:
+                log.close()
 
     def questions(
         self, columns: Sequence[pa.Array], wanted: Sequence[int], identities: Sequence[bytes], window: Window
@@ -185,7 +143,7 @@ class CallRunner:
             return lay_out(encoded, fixed=self.spec.fixed_order)
         return list(range(encoded.rows)), cells(encoded)
 
-    def _unaskable(self, columns: Sequence[pa.Array]) -> dict[int, Answer]:
+    def unaskable(self, columns: Sequence[pa.Array]) -> dict[int, Answer]:
         """Tuples that need no model: all fields NULL, a field that is no text, or a prompt beyond its limit."""
         if not columns:
             return {}
@@ -208,19 +166,70 @@ class CallRunner:
             found[int(i)] = Answer(None, RowError(cause.condition, str(cause), 0))
         return found
 
-    def _answers(self, window: Window, asker: Asker, exchange: Exchange) -> pa.StructArray:
+
+class Session:
+    """Windows of one task, asked and later answered through one stream."""
+
+    def __init__(self, runner: CallRunner, exchange: Exchange, log: TaskLog | None) -> None:
+        self._runner, self._exchange, self._log = runner, exchange, log
+        spec = runner.spec
+        zone, client = session_zone(spec.conf), task_client(spec, runner.settings)
+        record = log.record if log else None
+        self._asker = Asker(exchange, runner.call, client, spec.result_type, zone, MEMORY_BYTES, record)
+
+    def ask(self, batches: Sequence[Batch]) -> Window:
+        """Submit what is distinct in the rows of `batches` and not known yet."""
+        runner, spec = self._runner, self._runner.spec
+        joined = bool(spec.log and spec.log["joined"])
+        window = Window(batches, len(spec.fields), share=spec.deterministic, known=joined)
+        columns = window.tuples()
+        unaskable = runner.unaskable(columns)
+        for index, answer in unaskable.items():
+            window.receive(index, answer)
+        if errors := [answer.error for answer in unaskable.values() if answer.error]:
+            self._exchange.report(len(errors), errors)
+        for index, text in enumerate(window.known()):
+            self._receive_known(window, index, text)
+        wanted, identities = self._unknown(window, columns)
+        if wanted:
+            chosen = [column.take(pa.array(wanted, pa.int64())) for column in columns]
+            self._asker.ask(runner.questions(chosen, wanted, identities, window))
+        return window
+
+    def _unknown(self, window: Window, columns: Sequence[pa.Array]) -> tuple[list[int], list[bytes]]:
+        """The tuples that are open when the result log has been looked up, with their identities."""
+        wanted = [i for i, a in enumerate(window.answers) if a is None]
+        identities = self._runner.identity.identities(
+            [column.take(pa.array(wanted, pa.int64())) for column in columns], len(wanted)
+        )
+        if self._log is None:
+            return wanted, identities
+        for index, text in zip(wanted, self._log.find(identities), strict=True):
+            self._receive_known(window, index, text)
+        still = [(i, identity) for i, identity in zip(wanted, identities, strict=True) if window.answers[i] is None]
+        return [i for i, _ in still], [identity for _, identity in still]
+
+    def _receive_known(self, window: Window, index: int, text: str | None) -> None:
+        if text is not None and window.answers[index] is None and (answer := self._asker.known(text)) is not None:
+            window.receive(index, answer)
+            if self._log is not None:
+                self._log.count_hit()
+
+    def answers(self, window: Window) -> pa.StructArray:
+        """Wait for the answers and give one to each row."""
         while window.open:
-            asker.pump()
+            self._asker.pump()
         answers = [a for a in window.answers if a is not None]
-        self._check_errors(answers, exchange)
+        self._check_errors(answers)
         payer = np.zeros(window.rows, dtype=bool)
         payer[window.distinct.first] = True
-        return result_array(answers, payer, window.distinct.tuple_of, self.value_type)
+        return result_array(answers, payer, window.distinct.tuple_of, self._runner.value_type)
 
-    def _check_errors(self, answers: Sequence[Answer], exchange: Exchange) -> None:
-        if self.spec.on_error == "fail" and (failed := next((a.error for a in answers if a.error), None)):
+    def _check_errors(self, answers: Sequence[Answer]) -> None:
+        runner, totals = self._runner, self._exchange.totals
+        if runner.spec.on_error == "fail" and (failed := next((a.error for a in answers if a.error), None)):
             raise LlmError("LLM_ON_ERROR_FAIL", first=failed.message)
-        limit, totals = self.settings.number("maxErrorRate"), exchange.totals
+        limit = runner.settings.number("maxErrorRate")
         if totals.calls >= MIN_CALLS_FOR_ERROR_RATE and totals.errors > limit * totals.calls:
             first = "; ".join(dict.fromkeys(totals.first_errors))
             raise LlmError("LLM_ERROR_RATE", errors=totals.errors, calls=totals.calls, limit=limit, first=first)
@@ -230,6 +239,22 @@ def _receiver(window: Window, index: int) -> Callable[[Answer], None]:
     return lambda answer: window.receive(index, answer)
 
 
-def _pieces(batch: Batch, rows: int) -> Iterator[Batch]:
-    for start in range(0, len(batch[0]), rows):
-        yield [column.slice(start, rows) for column in batch]
+def windows(batches: Iterable[Batch], sizes: Iterator[int], limit_bytes: int) -> Iterator[list[Batch]]:
+    """Rows in runs, each of the next of `sizes` at most, which is drawn when the run begins."""
+    held: list[Batch] = []
+    rows = held_bytes = 0
+    size = next(sizes)
+    for batch in batches:
+        start = 0
+        while start < len(batch[0]):
+            piece = [column.slice(start, size - rows) for column in batch]
+            start += len(piece[0])
+            held.append(piece)
+            rows += len(piece[0])
+            held_bytes += sum(column.nbytes for column in piece)
+            if rows >= size or held_bytes >= limit_bytes:
+                yield held
+                held, rows, held_bytes = [], 0, 0
+                size = next(sizes)
+    if rows:
+        yield held

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from spark_llm.executor.conjunction import ConjunctionRunner
 from spark_llm.executor.runner import CallRunner
 from spark_llm.optimizer.core import CallSpec
 
@@ -29,7 +30,8 @@ def bind(spec_json: str) -> Callable[[Iterator[Any]], Iterator[Any]]:
             return
         columns = first if isinstance(first, tuple) else (first,)
         arrow = isinstance(columns[0], pa.Array | pa.ChunkedArray)
-        for result in CallRunner(spec).run(map(_arrow_columns, _chain(first, batches))):
+        runner = ConjunctionRunner(spec) if spec.terms else CallRunner(spec)
+        for result in runner.run(map(_arrow_columns, _chain(first, batches))):
             yield result if arrow else _to_pandas(result)
 
     return answer
