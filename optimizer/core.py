@@ -119,26 +119,28 @@ class CallSpec:
         return cls(**raw)
 
 
+Test = tuple[str, tuple[Any, ...]]
+"""`in`, `not in`, `not null` or a comparison, and the constants that the answer is compared with."""
+
+
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One predicate `call test values` of a conjunction, e.g. `llm('Good?', review) in ['Yes']`.
+    """One term of a conjunction: the answer of `call` passes all `tests`; NULL passes none.
 
     Parameters
     ----------
     call : CallSpec
     columns : sequence of int
         Where its fields are among those of the conjunction.
-    test : {'in', 'not in', '<', '<=', '>', '>='}
-    values : sequence
-        One value, or for `in` and `not in` any number. A NULL answer passes no test.
+    tests : sequence of Test
+        E.g. `(("in", ("Yes",)),)` of `llm('Good?', review) = 'Yes'`.
     """
 
     call: CallSpec
     columns: tuple[int, ...]
-    test: str = "in"
-    values: tuple[Any, ...] = (True,)
+    tests: tuple[Test, ...] = (("in", (True,)),)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Term:
         call = CallSpec.from_json(json.dumps(raw["call"]))
-        return cls(call, tuple(raw["columns"]), raw["test"], tuple(raw["values"]))
+        return cls(call, tuple(raw["columns"]), tuple((test, tuple(values)) for test, values in raw["tests"]))

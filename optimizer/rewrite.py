@@ -6,11 +6,9 @@ import re
 from typing import TYPE_CHECKING
 
 from spark_llm.optimizer.core import function_table
-from spark_llm.optimizer.errors import InvalidCall
 
 if TYPE_CHECKING:
     from spark_llm.optimizer.expand_stars import Schemas
-    from sqlglot import exp
 
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:(?:EXTENDED|CODEGEN|COST|FORMATTED)\s+)?", re.IGNORECASE)
 
@@ -42,31 +40,11 @@ def rewrite(sql: str, schemas: Schemas) -> str:
     from spark_llm.optimizer.expand_stars import expand_stars
     from spark_llm.optimizer.lower_calls import lower_calls
     from spark_llm.optimizer.order_predicates import order_predicates
+    from spark_llm.optimizer.parse import parse
     from spark_llm.optimizer.share_calls import share_calls
 
     explain = match[0] if (match := _EXPLAIN.match(sql)) else ""
-    tree = expand_stars(check_places(_parse(sql[len(explain) :])), schemas)
+    tree = expand_stars(check_places(parse(sql[len(explain) :])), schemas)
     for apply in (order_predicates, share_calls, lower_calls):
         tree = apply(tree)
     return explain + tree.sql(dialect=Spark4, normalize_functions=False, comments=True)
-
-
-def _parse(sql: str) -> exp.Expr:
-    import sqlglot
-    from spark_llm.optimizer.dialect import Spark4
-    from sqlglot import exp
-    from sqlglot.errors import SqlglotError
-
-    try:
-        tree = sqlglot.parse_one(sql, dialect=Spark4)
-    except SqlglotError as error:
-        raise _unreadable(error) from None
-    if isinstance(tree, exp.Command):
-        raise _unreadable(None)
-    return tree
-
-
-def _unreadable(error: object) -> InvalidCall:
-    first = (getattr(error, "errors", None) or [{}])[0]
-    detail = f"line {first.get('line', '?')}, column {first.get('col', '?')}" if first else "this kind of statement"
-    return InvalidCall(condition="LLM_UNREADABLE_SQL", detail=detail)

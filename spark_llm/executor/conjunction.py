@@ -29,6 +29,7 @@ UNKNOWN, FALSE, TRUE, NULL = -2, 0, 1, -1
 
 _TESTS: dict[str, Callable[[Any, tuple[Any, ...]], bool]] = {
     "in": lambda value, values: value in values,
+    "not null": lambda value, values: True,
     "not in": lambda value, values: value not in values,
     "<": lambda value, values: operator.lt(value, values[0]),
     "<=": lambda value, values: operator.le(value, values[0]),
@@ -129,8 +130,7 @@ class Verdicts:
         batch = [self._columns[column].take(pa.array(rows)) for column in asked.columns]
         result = session.answers(session.ask([batch]))
         values = result.field("value").to_pylist()
-        passes = _TESTS[asked.test]
-        verdicts = [NULL if v is None else TRUE if passes(v, asked.values) else FALSE for v in values]
+        verdicts = [NULL if v is None else TRUE if _passes(asked, v) else FALSE for v in values]
         self._verdicts[term, rows] = verdicts
         usage = np.stack([np.asarray(result.field("usage").field(i)) for i in range(len(USAGE_TYPE))])
         self._usage[:, rows] += usage
@@ -148,3 +148,7 @@ class Verdicts:
         usage = pa.StructArray.from_arrays([pa.array(counts) for counts in self._usage], fields=list(USAGE_TYPE))
         parts = [value, pa.array(self._errors, ERROR_TYPE), usage]
         return pa.StructArray.from_arrays(parts, names=["value", "error", "usage"])
+
+
+def _passes(term: Term, value: Any) -> bool:
+    return all(_TESTS[test](value, constants) for test, constants in term.tests)

@@ -22,12 +22,12 @@ COMPARISONS = {
 LABELS = list("abcdefgh")
 
 
-def term(instruction: str, columns=(0,), test="in", values=(True,), labels=None) -> Term:
+def term(instruction: str, columns=(0,), test="in", value=True, labels=None) -> Term:
     fields = tuple(Field(f"f{i}") for i in columns)
     if labels:
         options = {"choices": labels, "instruction": instruction}
-        return Term(CallSpec("llm_classify", "", fields, options, "string"), columns, test, values)
-    return Term(CallSpec("llm_filter", instruction, fields, {}, "boolean"), columns, test, values)
+        return Term(CallSpec("llm_classify", "", fields, options, "string"), columns, ((test, (value,)),))
+    return Term(CallSpec("llm_filter", instruction, fields, {}, "boolean"), columns, ((test, (value,)),))
 
 
 def ask(calls, terms, *columns, limit=None, conf=()):
@@ -47,7 +47,7 @@ def passing(rows) -> list[int]:
 
 
 TEXTS = [f"text {i}" for i in range(400)]
-GOOD, RARE = term("Good?"), term("Kind?", labels=LABELS, values=("a",))
+GOOD, RARE = term("Good?"), term("Kind?", labels=LABELS, value="a")
 
 
 def each(calls, *terms, columns=(TEXTS,)):
@@ -118,7 +118,7 @@ def test_tests_of_numbers(calls, test):
     values = answers.field("value").to_pylist()
     bound = sorted(values)[15]
     expected = [i for i, value in enumerate(values) if COMPARISONS[test](value, bound)]
-    assert passing(ask(calls, [Term(plain, (0,), test, (bound,))], TEXTS[:30])) == expected
+    assert passing(ask(calls, [Term(plain, (0,), ((test, (bound,)),))], TEXTS[:30])) == expected
 
 
 def test_growing_windows_without_terms(calls):

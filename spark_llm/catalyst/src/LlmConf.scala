@@ -23,7 +23,8 @@ object LlmConf {
 
   /** Keys that only the plan depends on: they would make equal calls look different. */
   private val PlanningOnly =
-    Seq("planner.", "optimize.share.", "optimize.place.", "optimize.deduplicate.").map(Prefix + _)
+    Seq("planner.", "optimize.share.", "optimize.place.", "optimize.deduplicate.", "optimize.predicates.enabled",
+      "optimize.limits.", "optimize.joins.").map(Prefix + _)
 
   /** What was set for this session, for the executor. */
   def settings: Map[String, String] =

@@ -18,6 +18,7 @@ import org.apache.spark.sql.catalyst.FunctionIdentifier
  *     1. `PlaceLlmLimits`: LIMIT before the model
  *     1. `PlaceLlmFilters`: cheap predicates, joins and grouping before the model
  *     1. `RewriteLlmJoins`: join conditions over both sides that Spark cannot run
+ *     1. `OrderLlmPredicates`: several predicates by cost and selectivity; early stop under a LIMIT
  *     1. `ShareLlmCalls`: equal calls into one `Ask`, spared where a branch is not taken
  *     1. `DeduplicateLlmCalls`: distinct arguments, planned (`CallPlanner`), ordered, asked, joined back
  *     1. `ReadResultLog`: answers of the result log joined to the tuples that would be asked
@@ -38,6 +39,7 @@ class LlmExtensions extends SparkSessionExtensionsProvider {
     extensions.injectPreCBORule(_ => PlaceLlmLimits)
     extensions.injectPreCBORule(_ => PlaceLlmFilters)
     extensions.injectPreCBORule(_ => RewriteLlmJoins)
+    extensions.injectPreCBORule(_ => OrderLlmPredicates)
     extensions.injectPreCBORule(_ => ShareLlmCalls)
     extensions.injectPreCBORule(DeduplicateLlmCalls(_))
     extensions.injectPreCBORule(ReadResultLog(_))

@@ -5,6 +5,7 @@ import io.sparkllm.catalyst.Json
 import org.apache.spark.sql.catalyst.InternalRow
 import org.apache.spark.sql.catalyst.expressions.{Expression, Literal, NamedArgumentExpression}
 import org.apache.spark.sql.catalyst.expressions.codegen.{CodegenContext, ExprCode}
+import org.apache.spark.sql.catalyst.trees.CurrentOrigin
 import org.apache.spark.sql.types._
 
 /** What an argument is to the call: the row's own prompt, or one field of the record. Media and adapters come later. */
@@ -20,7 +21,28 @@ case object FieldRole extends Role
  */
 final case class CallField(role: Role, name: String = "", kind: String = "")
 
-/** Everything about a call that no row changes. */
+/**
+ * One term of a conjunction: the answer of `params` passes all `tests`.
+ *
+ * @param columns the call's arguments among those of the conjunction
+ * @param tests `in`, `not in`, `not null` or a comparison, and the constants that the answer is compared with
+ */
+final case class Term(params: CallParams, columns: Seq[Int], tests: Seq[(String, Seq[Any])])
+
+/**
+ * What is known of a call beside what it asks.
+ *
+ * @param reasons for EXPLAIN
+ * @param limit rows that operators above want, roughly
+ */
+final case class CallHints(reasons: Seq[String] = Nil, limit: Option[Int] = None)
+
+/**
+ * Everything about a call that no row changes.
+ *
+ * @param terms if there are any, the call is their conjunction
+ * @param stopAfter so many rows of a task that pass are wanted; the others need not be asked
+ */
 final case class CallParams(
     function: String,
     instruction: String,
@@ -28,13 +50,19 @@ final case class CallParams(
     valueType: DataType,
     fields: Seq[CallField],
     plan: Option[CallPlan] = None,
-    log: Option[CallLog] = None) {
+    log: Option[CallLog] = None,
+    terms: Seq[Term] = Nil,
+    stopAfter: Option[Int] = None,
+    hints: CallHints = CallHints()) {
 
-  def deterministic: Boolean = options.contains("seed") || (options.get("temperature") match {
+  def deterministic: Boolean = stopAfter.isEmpty && (options.contains("seed") || (options.get("temperature") match {
     case Some(t: Double) => t == 0
     case Some(t: Long) => t == 0
     case _ => true
-  })
+  }))
+
+  def hinted(reasons: Seq[String] = Nil, limit: Option[Int] = None): CallParams =
+    copy(hints = CallHints(hints.reasons ++ reasons, limit.orElse(hints.limit)))
 
   def reportsErrors: Boolean = options.get("on_error").contains("struct")
 
@@ -53,10 +81,16 @@ case class LlmCall(children: Seq[Expression], params: CallParams) extends Expres
   override def dataType: DataType = if (params.reportsErrors) LlmCall.reported(params.valueType) else params.valueType
   override def prettyName: String = params.function
 
+  /** Calls that ask the same are the same, whatever their hints. */
+  override lazy val canonicalized: Expression = withCanonicalizedChildren match {
+    case call: LlmCall => call.copy(params = call.params.copy(hints = CallHints()))
+    case other => other
+  }
+
   def arguments: Seq[Expression] = children.init
 
   def withArguments(arguments: Seq[Expression], params: CallParams = params): LlmCall =
-    LlmCall(arguments :+ children.last, params)
+    CurrentOrigin.withOrigin(origin)(LlmCall(arguments :+ children.last, params))
 
   override def eval(input: InternalRow): Any = throw new IllegalStateException(s"$this was not bound")
 
@@ -68,8 +102,9 @@ case class LlmCall(children: Seq[Expression], params: CallParams) extends Expres
   override def toString: String = show(arguments.map(_.toString))
 
   private def show(arguments: Seq[String]): String = {
+    val terms = params.terms.map(term => s"${term.params.function}(${term.params.instruction})")
     val options = params.options.toSeq.sortBy(_._1).map { case (name, value) => s"$name => ${Json.text(value)}" }
-    (Option(params.instruction).filter(_.nonEmpty) ++ arguments ++ options).mkString(s"$prettyName(", ", ", ")")
+    (terms ++ Option(params.instruction).filter(_.nonEmpty) ++ arguments ++ options).mkString(s"$prettyName(", ", ", ")")
   }
 
   override protected def withNewChildrenInternal(newChildren: IndexedSeq[Expression]): LlmCall =

@@ -29,12 +29,15 @@ final case class CallPlanner(session: SparkSession) {
     ask.mapCalls { call =>
       index += 1
       val plan = plans.fold(why => CallPlan(call.arguments.indices, Seq(s"fields as written: $why")), _(index))
-      call.copy(params = call.params.copy(plan = Some(plan.copy(reasons = (reason +: switchedOff) ++ plan.reasons))))
+      call.copy(params = call.params.copy(plan = Some(plan.copy(reasons =
+        (reason +: call.params.hints.reasons) ++ switchedOff ++ plan.reasons))))
     }
   }
 
   private def switchedOff: Seq[String] =
-    Seq("share" -> "equal calls are not shared", "place" -> "filters and limits act as Spark placed them").collect {
+    Seq("share" -> "equal calls are not shared", "place" -> "filters and limits act as Spark placed them",
+      "predicates" -> "predicates are asked in the order of the text", "limits" -> "predicates do not stop at a LIMIT",
+      "joins" -> "calls in a join's condition are asked about its pairs").collect {
       case (rewrite, effect) if !LlmConf.optimizes(rewrite) => s"$effect: spark.llm.optimize.$rewrite.enabled is false"
     }
 
@@ -54,7 +57,7 @@ final case class CallPlanner(session: SparkSession) {
       "sample" -> Map("columns" -> places.map(_.map(sample.columns))),
       "rows_estimate" -> sample.rows,
       "default_parallelism" -> session.sparkContext.defaultParallelism,
-      "sql" -> None)
+      "sql" -> calls.flatMap(_.origin.sqlText).headOption)
     process(session).request("plan", params, LlmConf.integer("planner.timeoutSeconds")) match {
       case Left(why) => Left(s"the planner failed: $why")
       case Right(answer) if answer.has("error") => refused(answer.get("error"))

@@ -38,7 +38,9 @@ class LlmExplain extends ExtendedExplainGenerator {
     val order = plan.fold(fields)(_.get("order").elements.asScala.map(i => fields(i.asInt)).toSeq)
     val reasons = plan.fold(Seq("evaluated where it stands: spark.llm.optimize.enabled is false"))(
       _.get("reasons").elements.asScala.map(_.asText).toSeq)
-    val head = s"${spec.get("function").asText}(${instruction(spec)}) fields: ${order.mkString(", ")}"
+    val terms = Option(spec.get("terms")).toSeq.flatMap(_.elements.asScala.map(_.get("call")))
+    val asked = (if (terms.isEmpty) Seq(spec) else terms).map(call => s"${call.get("function").asText}(${instruction(call)})")
+    val head = s"${asked.mkString(" AND ")} fields: ${order.mkString(", ")}"
     (head +: (reasons ++ plan.flatMap(estimate)).map("  " + _)).mkString("\n")
   }
 

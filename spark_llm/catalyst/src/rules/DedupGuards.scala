@@ -11,6 +11,7 @@ object DedupGuards {
 
   def reasonAgainst(ask: Ask, stopsEarly: Boolean): Option[String] =
     if (ask.isStreaming) Some("a stream cannot be read twice")
+    else if (ask.calls.exists(_.params.stopAfter.isDefined)) Some("a LIMIT above stops early")
     else if (ask.answers.exists(!_.deterministic)) Some("the call is not deterministic (temperature > 0 without seed)")
     else if (stopsEarly) Some("a LIMIT above stops early")
     else unrepeatable(ask.child).orElse(nested(ask.child.collect { case inner: Ask => inner }))

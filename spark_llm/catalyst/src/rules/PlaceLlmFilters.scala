@@ -1,6 +1,7 @@
 package io.sparkllm.catalyst.rules
 
 import io.sparkllm.catalyst.LlmConf
+import io.sparkllm.catalyst.functions.LlmCall
 
 import org.apache.spark.sql.catalyst.expressions._
 import org.apache.spark.sql.catalyst.expressions.aggregate.AggregateExpression
@@ -11,6 +12,8 @@ import org.apache.spark.sql.catalyst.rules.Rule
 /**
  * Asks the model as late as filters allow: cheap predicates, join reductions and grouping act first, then one Filter for
  * each predicate that asks, in the order of the text.
+ *
+ * Where a join has no other key, comparisons of answers about either side stay in its condition: n calls, not n².
  *
  * Spark pushes predicates down as if all cost the same, and infers copies of them across join keys; this rule lifts those
  * that ask back up and drops the copies.
@@ -89,10 +92,12 @@ object PlaceLlmFilters extends Rule[LogicalPlan] with PredicateHelper {
       val (asking, cheap) = condition.toSeq.flatMap(splitConjunctivePredicates)
         .partition(predicate => Calls.in(predicate) && predicate.deterministic)
       val reduces = cheap.exists(isKey(_, left, right))
+      val (labels, late) = asking.partition(predicate => classifies && !reduces && comparesSides(predicate, left, right))
       val (fromLeft, fromRight) = if (reduces) (liftDeterministic(left), liftDeterministic(right))
         else (Lifted(left, Nil), Lifted(right, Nil))
-      val all = withoutCopies(fromLeft.asking, fromLeft.asking ++ fromRight.asking ++ asking, cheap)
-      Lifted(Join(fromLeft.plan, fromRight.plan, join.joinType, cheap.reduceOption(And), hint), all)
+      val all = withoutCopies(fromLeft.asking, fromLeft.asking ++ fromRight.asking ++ late, cheap)
+      val kept = (cheap ++ labels.map(askedBefore)).reduceOption(And)
+      Lifted(Join(fromLeft.plan, fromRight.plan, join.joinType, kept, hint), all)
     case Join(left, right, LeftSemi | LeftAnti, Some(condition), hint) =>
       val fromLeft = liftDeterministic(left)
       val kept = dropCopies(right, fromLeft.asking, splitConjunctivePredicates(condition))
@@ -104,6 +109,19 @@ object PlaceLlmFilters extends Rule[LogicalPlan] with PredicateHelper {
       val kept = dropCopies(left, lift(right).asking, splitConjunctivePredicates(condition))
       Lifted(Join(kept, right, RightOuter, Some(condition), hint), Nil)
     case other => Lifted(other, Nil)
+  }
+
+  private def classifies = LlmConf.optimizes("joins")
+
+  /** Whether a predicate compares answers about either side: asked below the join they are few, and may be its key. */
+  private def comparesSides(predicate: Expression, left: LogicalPlan, right: LogicalPlan): Boolean = {
+    val (ofLeft, ofRight) = (canEvaluate(predicate, left), canEvaluate(predicate, right))
+    !ofLeft && !ofRight && predicate.collect { case call: LlmCall => call }.forall(call =>
+      call.references.subsetOf(left.outputSet) || call.references.subsetOf(right.outputSet))
+  }
+
+  private def askedBefore(predicate: Expression): Expression = predicate.transform { case call: LlmCall =>
+    call.withArguments(call.arguments, call.params.hinted(Seq("asked before the join, which compares the answers")))
   }
 
   private def liftDeterministic(plan: LogicalPlan): Lifted = {

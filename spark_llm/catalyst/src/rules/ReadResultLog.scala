@@ -43,7 +43,7 @@ case class ReadResultLog(session: SparkSession) extends Rule[LogicalPlan] {
   }
 
   private def reads(plan: LogicalPlan): Boolean = plan match {
-    case ask: Ask => ask.calls.exists(call => call.params.deterministic && call.params.log.isEmpty)
+    case ask: Ask => ask.calls.exists(call => call.params.deterministic && call.params.log.isEmpty && call.params.terms.isEmpty)
     case _ => false
   }
 
@@ -54,7 +54,7 @@ case class ReadResultLog(session: SparkSession) extends Rule[LogicalPlan] {
     val logged = ask.mapCalls { call =>
       index += 1
       val files = places(index).flatMap(place => list(place.folder).map(place -> _))
-      if (!call.params.deterministic) call
+      if (!call.params.deterministic || call.params.terms.nonEmpty) call // terms are looked up by their tasks
       else files match {
         case Left(why) => said(call, s"result log: looked up in tasks: $why")
         case Right((place, found)) =>
