@@ -74,7 +74,8 @@ def output_names(source: object, catalog: Catalog) -> dict[str, int]:
 
 
 def table_name(table: exp.Table) -> str:
-    return ".".join(part.name for part in table.parts)
+    """The name as written, quotes included."""
+    return ".".join(part.sql(dialect="spark") for part in table.parts)
 
 
 def _column(column: exp.Column, scope: Scope, catalog: Catalog) -> Iterator[BaseColumn]:

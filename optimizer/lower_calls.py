@@ -36,11 +36,12 @@ def lower_calls(tree: exp.Expr) -> exp.Expr:
     'SELECT llm(\\'Sum up.\\', STRUCT(review AS review, t.title AS name), \\'{"max_tokens": 64}\\') FROM t'
     """
     for call in reversed([node for node in tree.find_all(exp.Anonymous, bfs=True) if is_llm_call(node)]):
-        call.replace(_lower(call))
+        call.replace(_typed(lower_call(call), call))
     return tree
 
 
-def _lower(call: exp.Anonymous) -> exp.Expr:
+def lower_call(call: exp.Anonymous) -> exp.Anonymous:
+    """The call of the registered function, whose answer is BOOLEAN, STRING or JSON text."""
     function = call.name.lower()
     positional = [a for a in call.expressions if not isinstance(a, exp.Kwarg)]
     options = _options(function, [a for a in call.expressions if isinstance(a, exp.Kwarg)])
@@ -56,7 +57,7 @@ def _lower(call: exp.Anonymous) -> exp.Expr:
     arguments = [*leading, exp.Struct(expressions=members), *trailing]
     if options:
         arguments.append(exp.Literal.string(json.dumps(options, ensure_ascii=False)))
-    return _typed(function, exp.Anonymous(this=function, expressions=arguments), options, trailing)
+    return exp.Anonymous(this=function, expressions=arguments)
 
 
 def _options(function: str, named: Sequence[exp.Kwarg]) -> dict[str, Any]:
@@ -146,19 +147,23 @@ def _check_names(function: str, options: Mapping[str, Any], names: Sequence[str]
             )
 
 
-def _typed(function: str, call: exp.Expr, options: Mapping[str, Any], trailing: Sequence[exp.Expr]) -> exp.Expr:
+def _typed(lowered: exp.Anonymous, call: exp.Anonymous) -> exp.Expr:
     """The call with its own type: the registered functions give JSON text for all but STRING and BOOLEAN answers."""
-    ddl = literal_value(trailing[0]) if function == "llm_extract" else options.get("returns", "STRING")
+    function = call.name.lower()
+    named = {a.name.lower(): a.expression for a in call.expressions if isinstance(a, exp.Kwarg)}
+    positional = [a for a in call.expressions if not isinstance(a, exp.Kwarg)]
+    node = positional[-1] if function == "llm_extract" else named.get("returns")
+    ddl = literal_value(node) if node is not None else "STRING"
     try:
         json_schema(parsed := parse_ddl(ddl))
     except ValueError as error:
         raise malformed(function, str(error)) from None
     if parsed == "string":
-        return call
+        return lowered
     if isinstance(parsed, str):  # from_json reads no scalars
-        record = exp.Concat(expressions=[exp.Literal.string('{"v":'), call, exp.Literal.string("}")], safe=True)
+        record = exp.Concat(expressions=[exp.Literal.string('{"v":'), lowered, exp.Literal.string("}")], safe=True)
         return exp.Dot(this=_from_json(record, f"v {to_ddl(parsed)}"), expression=exp.to_identifier("v"))
-    return _from_json(call, ddl)
+    return _from_json(lowered, ddl)
 
 
 def _from_json(text: exp.Expr, ddl: str) -> exp.Expr:

@@ -8,20 +8,27 @@ from typing import TYPE_CHECKING
 from spark_llm.optimizer.core import function_table
 
 if TYPE_CHECKING:
-    from spark_llm.optimizer.expand_stars import Schemas
+    from collections.abc import Collection
+
+    from spark_llm.optimizer.catalog import Catalog
+    from sqlglot import exp
 
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:(?:EXTENDED|CODEGEN|COST|FORMATTED)\s+)?", re.IGNORECASE)
 
 
-def rewrite(sql: str, schemas: Schemas) -> str:
+def rewrite(sql: str, catalog: Catalog, off: Collection[str] = (), reasons: list[str] | None = None) -> str:
     """Rewrite a statement's LLM calls to the registered plain functions.
 
     Parameters
     ----------
     sql : str
         One statement. Text without an LLM call comes back as it is.
-    schemas : callable
-        From a table's name, as written in the statement, to its column names; asked only where a star needs it.
+    catalog : Catalog
+        What is known of tables; asked only where a pass needs it.
+    off : collection of {'share', 'place', 'predicates', 'limits', 'joins', 'deduplicate'}
+        Rewrites that are switched off.
+    reasons : list of str, optional
+        Gets in words what was not applied and why.
 
     Raises
     ------
@@ -30,7 +37,8 @@ def rewrite(sql: str, schemas: Schemas) -> str:
 
     Examples
     --------
-    >>> rewrite("SELECT llm('Sum up.', *, max_tokens => 9) FROM t", lambda table: ["review"])
+    >>> from spark_llm.optimizer.catalog import Table
+    >>> rewrite("SELECT llm('Sum up.', *, max_tokens => 9) FROM t", lambda table: Table({"review": ""}))
     'SELECT llm(\\'Sum up.\\', STRUCT(t.review AS review), \\'{"max_tokens": 9}\\') FROM t'
     """
     if not re.search(rf"\b({'|'.join(function_table()['functions'])})\s*\(", sql, re.IGNORECASE):
@@ -39,12 +47,28 @@ def rewrite(sql: str, schemas: Schemas) -> str:
     from spark_llm.optimizer.dialect import Spark4
     from spark_llm.optimizer.expand_stars import expand_stars
     from spark_llm.optimizer.lower_calls import lower_calls
-    from spark_llm.optimizer.order_predicates import order_predicates
     from spark_llm.optimizer.parse import parse
-    from spark_llm.optimizer.share_calls import share_calls
 
     explain = match[0] if (match := _EXPLAIN.match(sql)) else ""
-    tree = expand_stars(check_places(parse(sql[len(explain) :])), schemas)
-    for apply in (order_predicates, share_calls, lower_calls):
-        tree = apply(tree)
-    return explain + tree.sql(dialect=Spark4, normalize_functions=False, comments=True)
+    tree = expand_stars(check_places(parse(sql[len(explain) :])), catalog)
+    tree = _optimized(tree, catalog, off, reasons if reasons is not None else [])
+    return explain + lower_calls(tree).sql(dialect=Spark4, normalize_functions=False, comments=True)
+
+
+def _optimized(tree: exp.Expr, catalog: Catalog, off: Collection[str], reasons: list[str]) -> exp.Expr:
+    from spark_llm.optimizer.ask_together import ask_together
+    from spark_llm.optimizer.classify_before_join import classify_before_join
+    from spark_llm.optimizer.deduplicate_aggregates import deduplicate_aggregates
+    from spark_llm.optimizer.order_predicates import order_predicates
+    from spark_llm.optimizer.share_calls import share_calls
+
+    reasons += [f"spark.llm.optimize.{name}.enabled is false" for name in off]
+    if "place" not in off:
+        tree = order_predicates(tree)
+    if "share" not in off:  # before predicates hide their calls
+        tree = share_calls(tree)
+    if "joins" not in off:
+        tree = classify_before_join(tree, catalog, reasons)
+    if "deduplicate" not in off:
+        tree = deduplicate_aggregates(tree, catalog, reasons)
+    return ask_together(tree, reasons, several="predicates" not in off, early="limits" not in off)

@@ -11,7 +11,7 @@ stdout, in order, until stdin ends:
     {"id": 3, "error": {"condition": "LLM_UNKNOWN_OPTION", "message": "..."}}
 
 `sample.columns` holds one list of columns per call, one column of rendered values (text or null) per field. Only
-`calls` is required.
+`calls` is required; `sql` is the statement where Spark still has it, from which dependencies between fields follow.
 """
 
 from __future__ import annotations
@@ -97,12 +97,14 @@ def _spec(raw: Json) -> CallSpec:
 
 
 def _plan(params: Json) -> Json:
+    from spark_llm.optimizer.call_dependencies import call_dependencies
     from spark_llm.optimizer.plan import plan_call
 
     calls = [_spec(raw) for raw in params["calls"]]
     samples = (params.get("sample") or {}).get("columns") or [[] for _ in calls]
-    rows = params.get("rows_estimate")
-    return {"calls": [asdict(plan_call(c, s, rows)) for c, s in zip(calls, samples, strict=True)]}
+    rows, sql = params.get("rows_estimate"), params.get("sql") or ""
+    plans = [plan_call(c, s, rows, call_dependencies(c, sql)) for c, s in zip(calls, samples, strict=True)]
+    return {"calls": [asdict(plan) for plan in plans]}
 
 
 def _check(params: Json) -> Json:

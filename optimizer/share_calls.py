@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from spark_llm.optimizer.calls import has_llm_call, is_deterministic, own_calls
+from spark_llm.optimizer.hide_columns import hide_columns
 from sqlglot import exp
 
 _CONDITIONAL = (exp.Case, exp.If, exp.Coalesce, exp.Nullif, exp.And, exp.Or, exp.Lambda, exp.AggFunc, exp.Window)
@@ -99,7 +98,7 @@ def _share(select: exp.Select, call: exp.Anonymous, name: str) -> None:
     relation = select.args["from_"].this
     inner = exp.select(exp.Star(), exp.alias_(call.copy(), name)).from_(relation.copy())
     alias = relation.alias_or_name
-    _keep_output(select, call, name)
+    _keep_output(select, call, name, alias)
     rest = [c for c in conjuncts if has_llm_call(c)]
     select.set("where", exp.Where(this=exp.and_(*rest, copy=False, wrap=False)) if rest else None)
     for same in [c for c in own_calls(select) if c == call]:
@@ -108,13 +107,9 @@ def _share(select: exp.Select, call: exp.Anonymous, name: str) -> None:
     select.set("from_", exp.From(this=below.subquery(alias)))
 
 
-def _keep_output(select: exp.Select, call: exp.Anonymous, name: str) -> None:
+def _keep_output(select: exp.Select, call: exp.Anonymous, name: str, relation: str) -> None:
     """Stars do not show the new column, and a bare call keeps its text as its name."""
-    projections: Sequence[exp.Expr] = select.selects
-    for projection in projections:
-        star = projection.this if isinstance(projection, exp.Column) else projection
-        if isinstance(star, exp.Star):
-            star.set("except_", [*(star.args.get("except_") or ()), exp.column(name)])
-        elif projection == call:
-            text = call.sql(dialect="databricks", normalize_functions=False)
-            projection.replace(exp.alias_(projection.copy(), text, quoted=True))
+    hide_columns(select, [name], relation)
+    for projection in [p for p in select.selects if p == call]:
+        text = call.sql(dialect="databricks", normalize_functions=False)
+        projection.replace(exp.alias_(projection.copy(), text, quoted=True))

@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 import pytest
 import sqlglot
+from spark_llm.optimizer.catalog import Table
 from spark_llm.optimizer.core import CallSpec, Field
 from spark_llm.optimizer.dialect import Spark4
 from spark_llm.optimizer.errors import InvalidCall
@@ -19,16 +20,26 @@ from spark_llm.optimizer.prompts import prepare
 from spark_llm.optimizer.rewrite import rewrite
 
 FIXTURES = Path(__file__).parent / "fixtures"
-TABLES = {"reviews": ["id", "review", "title", "year"], "movies": ["title", "genre"], "odd": ["a b", "c.d"]}
+TABLES = {
+    "reviews": Table({"id": "bigint", "review": "string", "title": "string", "year": "bigint"}),
+    "movies": Table({"title": "string", "genre": "string"}),
+    "odd": Table({"a b": "string", "c.d": "string"}),
+    "scores": Table({"id": "bigint", "score": "double"}),
+}
 DATA = {
     "reviews": "i AS id, 'review ' || i % 4 AS review, 't' || i % 3 AS title, 1997 + i AS year FROM range(8) t(i)",
+    "scores": "i AS id, i / 2 AS score FROM range(4) t(i)",
     "movies": "'t' || i AS title, 'genre ' || i % 2 AS genre FROM range(3) t(i)",
 }
-PASSES = ["expand_stars", "order_predicates", "share_calls", "lower_calls"]
-
-
-def schemas(table: str) -> list[str]:
-    return TABLES[table]
+PASSES = [
+    "expand_stars",
+    "order_predicates",
+    "share_calls",
+    "classify_before_join",
+    "deduplicate_aggregates",
+    "ask_together",
+    "lower_calls",
+]
 
 
 def pairs(name: str):
@@ -46,7 +57,13 @@ def cases(*, executed: bool = False):
 
 def apply(name: str, text: str) -> str:
     function = getattr(importlib.import_module(f"spark_llm.optimizer.{name}"), name)
-    more = (schemas,) if name == "expand_stars" else ()
+    catalog, reasons = [TABLES.get], [[]]
+    more = {
+        "expand_stars": catalog,
+        "classify_before_join": catalog + reasons,
+        "deduplicate_aggregates": catalog + reasons,
+        "ask_together": reasons,
+    }.get(name, [])
     return function(sqlglot.parse_one(text, dialect=Spark4), *more).sql(dialect=Spark4, normalize_functions=False)
 
 
@@ -61,6 +78,10 @@ class Model:
         for name, kind in {"llm": "VARCHAR", "llm_filter": "BOOLEAN", "llm_classify": "VARCHAR"}.items():
             answer = functools.partial(self._answer, name)
             self.connection.create_function(name, answer, None, kind, null_handling="special", side_effects=True)
+        for name in ("llm_all", "llm_first"):
+            passes = functools.partial(self._passes, keep=name == "llm_first")
+            self.connection.create_function(name, passes, None, "BOOLEAN", null_handling="special", side_effects=True)
+        self.connection.execute("CREATE MACRO raise_error(message) AS error(message)")
 
     def _answer(self, name, *arguments):
         flat = [v for a in arguments for v in (a.values() if isinstance(a, dict) else [a])]
@@ -69,6 +90,19 @@ class Model:
         if name == "llm_classify":
             return flat[-1][code % len(flat[-1])]
         return code % 3 > 0 if name == "llm_filter" else f"answer {code}"
+
+    def _passes(self, text, *structs, keep):
+        """A conjunction in the order of the text; a row that is not kept asks nothing."""
+        if keep and not structs[0]:
+            return False
+        terms = zip(json.loads(text)["terms"], structs[keep:], strict=True)
+        return all(self._passes_term(term, struct) for term, struct in terms)
+
+    def _passes_term(self, term, struct):
+        constants = term["constants"]
+        arguments = [*constants[:1], struct] if term["function"] != "llm_classify" else [struct, *constants[:1]]
+        test, values = term["test"]
+        return (self._answer(term["function"], *arguments) in values) == (test == "in")
 
     def run(self, spark_sql: str):
         """Rows (sorted, for order is not at issue) and the number of calls."""
@@ -103,12 +137,51 @@ def test_sharing_asks_once_per_row(model):
     assert model.run(apply("share_calls", text))[1] == 6
 
 
+def test_sides_of_a_join_are_asked_once_per_row(model):
+    label = "llm_classify({}.review, ARRAY('a', 'b', 'c'))"
+    text = f"SELECT a.id, b.id FROM reviews AS a JOIN reviews AS b ON {label.format('a')} <> {label.format('b')}"
+    rows, _ = model.run(text)
+    assert len(rows) > 16
+    assert model.run(apply("classify_before_join", text)) == (rows, 16)
+
+
+def test_aggregates_ask_distinct_arguments(model):
+    text = "SELECT title, MIN(llm('Tone?', review)), MAX(llm('Tone?', review)) FROM reviews GROUP BY title"
+    assert model.run(text)[1] >= 8
+    assert model.run(apply("deduplicate_aggregates", text))[1] == 4
+
+
+def test_what_is_not_rewritten_says_why():
+    reasons: list[str] = []
+    text = "SELECT MAX(llm('Tone?', score)) FROM scores WHERE llm_filter('x', score) AND llm('y', score) LIKE 'a%'"
+    rewrite(text, TABLES.get, off={"joins"}, reasons=reasons)
+    assert reasons == [
+        "spark.llm.optimize.joins.enabled is false",
+        "asked for every row of a group: equal values of its fields may read differently",
+        "a predicate is asked apart: it is not a comparison of one answer with constants",
+    ]
+
+
+@pytest.mark.parametrize("off", ["share", "place", "joins", "deduplicate", "predicates", "limits"])
+def test_every_rewrite_has_its_switch(off):
+    text = {
+        "share": "SELECT llm('x', title) AS a, llm('x', title) AS b FROM movies",
+        "place": "SELECT 1 FROM movies WHERE llm_filter('x', title) AND title > 'a'",
+        "joins": "SELECT 1 FROM movies AS a JOIN movies AS b ON llm('x', a.title) = llm('x', b.title)",
+        "deduplicate": "SELECT MAX(llm('x', title)) FROM movies",
+        "predicates": "SELECT 1 FROM movies WHERE llm_filter('x', title) AND llm_filter('y', title)",
+        "limits": "SELECT 1 FROM movies WHERE llm_filter('x', title) LIMIT 3",
+    }[off]
+    plain = rewrite(text, TABLES.get, off={"share", "place", "joins", "deduplicate", "predicates", "limits"})
+    assert rewrite(text, TABLES.get, off={off}) == plain != rewrite(text, TABLES.get)
+
+
 def test_rewrite_applies_every_pass():
     text = (
         "SELECT llm('Tone?', *, seed => 1) AS tone FROM movies WHERE llm('Tone?', *, seed => 1) <> '' AND title > 'a'"
     )
     call = "llm('Tone?', STRUCT(movies.title AS title, movies.genre AS genre), '{\"seed\": 1}')"
-    assert rewrite(text, schemas) == (
+    assert rewrite(text, TABLES.get) == (
         f"SELECT movies.__llm_1 AS tone FROM (SELECT *, {call} AS __llm_1 FROM movies WHERE title > 'a') AS movies "
         "WHERE movies.__llm_1 <> ''"
     )
@@ -118,19 +191,19 @@ def test_rewrite_applies_every_pass():
     "text", ["SELECT 'it''s'  FROM t -- as it is", "SHOW TABLES", "", "SELECT llm FROM t", "not SQL"]
 )
 def test_text_without_a_call_comes_back_as_it_is(text):
-    assert rewrite(text, schemas) == text
+    assert rewrite(text, TABLES.get) == text
 
 
 @pytest.mark.parametrize("prefix", ["EXPLAIN ", "explain formatted\n", "EXPLAIN EXTENDED "])
 def test_explain_stays_in_front(prefix):
-    assert rewrite(f"{prefix}SELECT llm('x', title) FROM movies", schemas).startswith(
+    assert rewrite(f"{prefix}SELECT llm('x', title) FROM movies", TABLES.get).startswith(
         f"{prefix}SELECT llm('x', STRUCT("
     )
 
 
 def test_names_are_those_of_the_prompt():
     """What the plain function receives makes the prompt of the planned way."""
-    lowered = rewrite("SELECT llm('Same as {m.title}?', r.title, m.title) FROM reviews r, movies m", schemas)
+    lowered = rewrite("SELECT llm('Same as {m.title}?', r.title, m.title) FROM reviews r, movies m", TABLES.get)
     struct = sqlglot.parse_one(lowered, dialect=Spark4).find(sqlglot.exp.Struct)
     names = [member.name for member in struct.expressions]
     prompt = prepare(CallSpec("llm", "Same as {m.title}?", tuple(Field(name) for name in names)))
@@ -163,7 +236,7 @@ def test_names_are_those_of_the_prompt():
 )
 def test_unusable_statements_say_why(text, condition, part):
     with pytest.raises(InvalidCall) as caught:
-        rewrite(text, schemas)
+        rewrite(text, TABLES.get)
     assert caught.value.condition == condition
     assert part in str(caught.value)
     assert "secret" not in str(caught.value)
