@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 
 from spark_llm.conf import PREFIX
 from spark_llm.errors import LlmError
+from spark_llm.executor.conjunction import ConjunctionRunner
 from spark_llm.executor.render import render_column
 from spark_llm.executor.runner import CallRunner
-from spark_llm.optimizer.core import CallSpec, Field
+from spark_llm.optimizer.core import CallSpec, Field, Term
 from spark_llm.optimizer.ddl import parse_ddl
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 TIME_ZONE = "spark.sql.session.timeZone"
 FUNCTIONS = ("llm", "llm_filter", "llm_classify", "llm_extract")
+TOGETHER = ("llm_all", "llm_first")
+"""What `spark_llm.sql` makes of predicates; their first argument is written by `optimizer/ask_together.py`."""
 
 
 def register(spark: SparkSession) -> None:
@@ -41,7 +44,7 @@ def register(spark: SparkSession) -> None:
     >>> spark.sql("SELECT llm('Is it good?', struct(review, title)) FROM reviews")  # doctest: +SKIP
     """
     conf = _session_conf(spark)
-    for name in FUNCTIONS:
+    for name in FUNCTIONS + TOGETHER:
         spark.udf.register(name, _make_udf(name, conf))
 
 
@@ -68,19 +71,25 @@ def _make_udf(name: str, conf: dict[str, str]) -> Any:
     from pyspark.sql import functions as sf
     from pyspark.sql.types import BooleanType, StringType
 
-    result = BooleanType() if name == "llm_filter" else StringType()
+    result = BooleanType() if name in ("llm_filter", *TOGETHER) else StringType()
+    answers = answer_together if name in TOGETHER else answer
     if hasattr(sf, "arrow_udf"):
 
         def over_arrow(batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
-            yield from answer(name, conf, batches)
+            yield from answers(name, conf, batches)
 
-        return sf.arrow_udf(over_arrow, result)
+        return _placed(name, sf.arrow_udf(over_arrow, result))
 
     def over_pandas(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.Series]:
-        for values in answer(name, conf, (tuple(map(_from_pandas, batch)) for batch in batches)):
+        for values in answers(name, conf, (tuple(map(_from_pandas, batch)) for batch in batches)):
             yield values.to_pandas()
 
-    return sf.pandas_udf(over_pandas, result)  # type: ignore[attr-defined, unused-ignore]
+    return _placed(name, sf.pandas_udf(over_pandas, result))  # type: ignore[attr-defined, unused-ignore]
+
+
+def _placed(name: str, function: Any) -> Any:
+    """`llm_first` counts rows, so Spark must not move it below joins or groupings."""
+    return function.asNondeterministic() if name == "llm_first" else function
 
 
 def _from_pandas(column: Any) -> pa.Array:
@@ -100,6 +109,53 @@ def answer(name: str, conf: dict[str, str], batches: Iterable[tuple[pa.Array, ..
         spec, columns = next(group)
         for result in CallRunner(spec).run(chain([columns], (rest for _, rest in group))):
             yield _public(name, result.field("value"))
+
+
+def answer_together(name: str, conf: dict[str, str], batches: Iterable[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
+    """Answer batches of `llm_all(terms, struct, ...)` and `llm_first(terms, keep, struct, ...)`.
+
+    Rows that are not to be kept become NULLs, which are not asked and do not pass.
+    """
+    given = (batch for batch in batches if len(batch[0]))
+    if (head := next(given, None)) is None:
+        return
+    if not _is_constant(head[0]):
+        raise LlmError("LLM_BAD_OPTION", option="terms", function=name, expected="constant", actual="a column", doc="")
+    asked = json.loads(head[0][0].as_py())
+    spec = _conjunction(asked, conf, head[2 if name == "llm_first" else 1 :])
+    for result in ConjunctionRunner(spec).run(_kept(name, asked, conf, batch) for batch in chain([head], given)):
+        yield result.field("value")
+
+
+def _conjunction(asked: Mapping[str, Any], conf: Mapping[str, str], structs: Sequence[pa.Array]) -> CallSpec:
+    terms: list[Term] = []
+    for raw, struct in zip(asked["terms"], structs, strict=True):
+        spec, _ = _term(raw, conf, struct)
+        first = sum(len(term.columns) for term in terms)
+        columns = tuple(range(first, first + len(spec.fields)))
+        terms.append(Term(spec, columns, ((raw["test"][0], tuple(raw["test"][1])),)))
+    fields = tuple(field for term in terms for field in term.call.fields)
+    return CallSpec("llm_filter", "", fields, {}, "boolean", conf, limit=asked.get("limit"), terms=tuple(terms))
+
+
+def _term(raw: Mapping[str, Any], conf: Mapping[str, str], struct: pa.Array) -> tuple[CallSpec, list[pa.Array]]:
+    """The call of one term and its argument columns as strings."""
+    name, constants = raw["function"], raw["constants"]
+    instruction, constants = (constants[0], constants[1:]) if name in ("llm", "llm_filter") else ("", constants)
+    rendered = [render_column(f.name, struct.field(i), name) for i, f in enumerate(struct.type)]
+    options = _options(name, constants)
+    spec = CallSpec(name, instruction, tuple(f for f, _ in rendered), options, _value_type(name, options), conf)
+    return spec, [_as_argument(field, column) for field, column in rendered]
+
+
+def _kept(name: str, asked: Mapping[str, Any], conf: Mapping[str, str], batch: Sequence[pa.Array]) -> list[pa.Array]:
+    structs = batch[2:] if name == "llm_first" else batch[1:]
+    terms = zip(asked["terms"], structs, strict=True)
+    columns = [column for raw, struct in terms for column in _term(raw, conf, struct)[1]]
+    if name == "llm_all":
+        return columns
+    keep = pc.fill_null(batch[1], False)
+    return [pc.if_else(keep, column, pa.scalar(None, column.type)) for column in columns]
 
 
 def _question(name: str, conf: Mapping[str, str], batch: Sequence[pa.Array]) -> tuple[CallSpec, list[pa.Array]]:

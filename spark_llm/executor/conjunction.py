@@ -29,7 +29,7 @@ UNKNOWN, FALSE, TRUE, NULL = -2, 0, 1, -1
 
 _TESTS: dict[str, Callable[[Any, tuple[Any, ...]], bool]] = {
     "in": lambda value, values: value in values,
-    "not null": lambda value, values: True,
+    "not null": lambda *_: True,
     "not in": lambda value, values: value not in values,
     "<": lambda value, values: operator.lt(value, values[0]),
     "<=": lambda value, values: operator.le(value, values[0]),

@@ -56,3 +56,31 @@ def test_plain_registered_function(remote):
     text = f"SELECT llm({given}) a, llm({given}, '{{\"max_tokens\": 3}}') b FROM reviews"
     rows = remote.spark.sql(text).collect()
     assert all(row.a is not None for row in rows[:3])
+
+
+def test_predicates_limits_joins_and_aggregates(remote):
+    """The same rows whatever the way in, where the rewrites differ."""
+    rows = [(i, f"film {i % 40}") for i in range(200)]
+    remote.spark.createDataFrame(rows, "id INT, title STRING").createOrReplaceTempView("films")
+    good, kind = "llm_filter('Good?', title)", "llm_classify(title, array('a', 'b', 'c')) = 'b'"
+    one, both = ({row.id for row in spark_llm.sql(remote.spark, f"SELECT id FROM films WHERE {condition}").collect()}
+                 for condition in (good, f"{good} AND {kind}"))  # fmt: skip
+    assert both < one
+    remote.calls.reset()
+    first = spark_llm.sql(remote.spark, f"SELECT id FROM films WHERE {good} AND id > 20 LIMIT 3").collect()
+    assert len(first) == 3
+    assert {row.id for row in first} <= {i for i in one if i > 20}
+    assert remote.calls.count < 30
+    label = "llm_classify({}.title, array('x', 'y'))"
+    text = f"SELECT count(*) FROM films a JOIN films b ON {label.format('a')} = {label.format('b')}"
+    [[pairs]] = spark_llm.sql(remote.spark, text).collect()
+    text = "SELECT sum(n * n) FROM (SELECT count(*) AS n FROM films GROUP BY llm_classify(title, array('x', 'y')))"
+    assert spark_llm.sql(remote.spark, text).collect() == [(pairs,)]
+    remote.calls.reset()
+    query = "SELECT id % 2, max(llm('Sum up', title)) FROM films GROUP BY id % 2 ORDER BY 1"
+    assert len(spark_llm.sql(remote.spark, query).collect()) == 2
+    assert remote.calls.count == 40
+    [[text]] = spark_llm.sql(
+        remote.spark, "EXPLAIN SELECT id FROM films WHERE llm('x', title) LIKE 'a%' LIMIT 1"
+    ).collect()
+    assert "not a comparison of one answer with constants" in text
