@@ -50,7 +50,7 @@ def _own(call: exp.Expr, scope: Scope) -> Iterator[exp.Expr]:
     """The cheap predicates of the call's own query."""
     select = scope.expression
     clause = call.find_ancestor(exp.Where, exp.Having, exp.Qualify, exp.Join, exp.Select)
-    kinds = {exp.Having: ("where", "having"), exp.Qualify: ("where", "having", "qualify")}
+    kinds: dict[type, tuple[str, ...]] = {exp.Having: ("where", "having"), exp.Qualify: ("where", "having", "qualify")}
     inside = call.find_ancestor(exp.AggFunc) is not None
     everything = ("where",) if inside or not select.args.get("group") else ("where", "having")
     for kind in kinds.get(type(clause), everything):
@@ -83,7 +83,9 @@ def _limits_of(scope: Scope, *, filtered: bool) -> tuple[int | None, int | None]
 def _orders_by_answers(select: exp.Expr) -> bool:
     order = select.args.get("order")
     names = {s.alias.lower() for s in getattr(select, "selects", ()) if s.alias and has_llm_call(s)}
-    return bool(order) and (has_llm_call(order) or any(c.name.lower() in names for c in order.find_all(exp.Column)))
+    return order is not None and (
+        has_llm_call(order) or any(c.name.lower() in names for c in order.find_all(exp.Column))
+    )
 
 
 def _rows(select: exp.Expr) -> int | None:

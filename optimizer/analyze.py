@@ -72,7 +72,7 @@ def analyze(sql: str, catalog: Catalog) -> tuple[CallAnalysis, ...]:
     ('Tone?', frozenset({('t', 'r')}), ('WHERE', 'result'), ('id > 3',))
     """
     tree = expand_views(parse(sql), catalog)
-    tree = expand_stars(tree, lambda name: list(found.columns if (found := catalog(name)) else {}))
+    tree = expand_stars(tree, catalog)
     scopes = traverse_scope(tree)
     calls = ((call, scope) for scope in scopes for call in scope.find_all(exp.Anonymous) if is_llm_call(call))
     return tuple(_analysis(call, scope, scopes, catalog) for call, scope in calls)
@@ -111,9 +111,9 @@ def _between(
     known = functional_dependencies(scope, catalog)
     needs = [_columns(argument, scope, catalog) for argument in arguments]
     plain = {i: need for i, need in enumerate(needs) if isinstance(arguments[i].unalias(), exp.Column) and need}
-    sets = [(i,) for i in plain]
+    sets: list[tuple[int, ...]] = [(i,) for i in plain]
     sets += [tuple(sorted(i for i in plain if plain[i] & left)) for left, _ in known if len(left) > 1]
-    found = []
+    found: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     for left in dict.fromkeys(sets):
         determined = closure(frozenset().union(*(plain[i] for i in left)), known)
         right = tuple(i for i, need in enumerate(needs) if i not in left and need is not None and need <= determined)

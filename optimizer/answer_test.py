@@ -60,9 +60,9 @@ def _compared(call: exp.Anonymous, name: str, nodes: list[exp.Expr]) -> tuple[ex
         values = tuple(map(literal_value, nodes))
     except ValueError:
         return None
-    kinds: dict[Any, tuple[type, ...]] = {"boolean": (bool,), "string": (str,)} | dict.fromkeys(_INTEGERS, (int,))
-    accepted = kinds.get(_kind(call), ())
-    return (call, (name, values)) if all(type(value) in accepted for value in values) else None
+    kinds: dict[Any, type] = {"boolean": bool, "string": str, **dict.fromkeys(_INTEGERS, int)}
+    accepted = kinds.get(_kind(call))
+    return (call, (name, values)) if all(type(value) is accepted for value in values) else None
 
 
 def _kind(call: exp.Anonymous) -> Any:

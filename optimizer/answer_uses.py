@@ -56,7 +56,8 @@ def _output_uses(select: exp.Expr, scope: Scope, scopes: Sequence[Scope], catalo
     """The uses of an output column of a scope."""
     if scope is scopes[-1]:
         yield "result"
-    selects = scope.expression.selects
+    query = scope.expression
+    selects = query.selects if isinstance(query, exp.Query) else []
     place = next((i for i, other in enumerate(selects) if other is select), None)
     name = select.alias_or_name.lower()
     if select.alias:

@@ -40,19 +40,20 @@ def classify_before_join(tree: exp.Expr, catalog: Catalog, reasons: list[str]) -
     """
     number = 0
     for scope in traverse_scope(tree):
-        if not isinstance(scope.expression, exp.Select) or not scope.expression.args.get("joins"):
+        select = scope.expression
+        if not isinstance(select, exp.Select) or not select.args.get("joins"):
             continue
-        for condition in _conditions(scope.expression):
+        for condition in _conditions(select):
             sides = {id(call): _side(call, scope, catalog) for call in own_calls(condition)}
             relations = {side for side in sides.values() if side}
             if len(relations) < 2:
                 continue
-            if reason := _reason_against(condition, scope, catalog, list(sides.values())):
+            if reason := _reason_against(condition, select, scope, catalog, list(sides.values())):
                 reasons.append(f"answers are compared after the join: {reason}")
                 continue
             for call in list(own_calls(condition)):
                 number += 1
-                _ask_below(scope.expression, call, str(sides[id(call)]), f"__llm_side_{number}")
+                _ask_below(select, call, str(sides[id(call)]), f"__llm_side_{number}")
     return tree
 
 
@@ -78,17 +79,19 @@ def _side(node: exp.Expr, scope: Scope, catalog: Catalog) -> str | None:
     return names.pop() if len(names) == 1 else None
 
 
-def _reason_against(condition: exp.Expr, scope: Scope, catalog: Catalog, sides: list[str | None]) -> str | None:
+def _reason_against(
+    condition: exp.Expr, select: exp.Select, scope: Scope, catalog: Catalog, sides: list[str | None]
+) -> str | None:
     calls = list(own_calls(condition))
     if not all(map(is_deterministic, calls)):
         return "a call is sampled without a seed"
     if None in sides or condition.find(exp.Query):
         return "a call looks at both sides"
-    if any(join.args.get("using") or join.method == "NATURAL" for join in scope.expression.args["joins"]):
+    if any(join.args.get("using") or join.method == "NATURAL" for join in select.args["joins"]):
         return "the join has a key"
-    if any(_is_key(other, scope, catalog) for other in _conditions(scope.expression) if other is not condition):
+    if any(_is_key(other, scope, catalog) for other in _conditions(select) if other is not condition):
         return "the join has a key"
-    if not all(_is_plain(_relation(scope.expression, str(side))) for side in sides):
+    if not all(_is_plain(_relation(select, str(side))) for side in sides):
         return "a side is no plain table or subquery"
     return None
 

@@ -55,7 +55,8 @@ def _of_relation(name: str, source: object, catalog: Catalog) -> Iterator[Depend
 def _of_query(scope: Scope, catalog: Catalog) -> Iterator[Dependency]:
     """Dependencies among the output columns of a subquery."""
     outputs: dict[str, str] = {}
-    for select in scope.expression.selects:
+    query = scope.expression
+    for select in query.selects if isinstance(query, exp.Select) else []:
         column = select.unalias()
         if isinstance(column, exp.Column) and not column.is_star and (inner := _qualified(column, scope, catalog)):
             outputs.setdefault(inner, select.alias_or_name)

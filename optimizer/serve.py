@@ -99,11 +99,15 @@ def _spec(raw: Json) -> CallSpec:
 def _plan(params: Json) -> Json:
     from spark_llm.optimizer.call_dependencies import call_dependencies
     from spark_llm.optimizer.plan import plan_call
+    from spark_llm.optimizer.plan_conjunction import plan_conjunction
 
     calls = [_spec(raw) for raw in params["calls"]]
     samples = (params.get("sample") or {}).get("columns") or [[] for _ in calls]
     rows, sql = params.get("rows_estimate"), params.get("sql") or ""
-    plans = [plan_call(c, s, rows, call_dependencies(c, sql)) for c, s in zip(calls, samples, strict=True)]
+    plans = [
+        plan_conjunction(c, s, rows) if c.terms else plan_call(c, s, rows, call_dependencies(c, sql))
+        for c, s in zip(calls, samples, strict=True)
+    ]
     return {"calls": [asdict(plan) for plan in plans]}
 
 

@@ -71,7 +71,7 @@ def test_reason_against_deduplication(asking, query, reason):
     )
 
 
-@pytest.mark.parametrize("rewrite", ["share", "place", "deduplicate", "order"])
+@pytest.mark.parametrize("rewrite", ["share", "place", "predicates", "limits", "joins", "deduplicate", "order"])
 def test_switched_off_rewrite_is_said(asking, rewrite):
     key = f"spark.llm.optimize.{rewrite}.enabled"
     asking.spark.conf.set(key, "false")

@@ -15,7 +15,7 @@ NUMBERS = [None, 0, 1, -7, 2**31 - 1]
 DOUBLES = [None, 0.0, -0.0, 1e-9, float("nan"), float("inf"), 1 / 3]
 # Fixed orders: prompts of the same call can then be compared between two plans.
 FIELDS = ["s", "n", "d", "st", "arr", "st.b", "concat(s, '!')", "n + 0L", "get(arr, 0)"]
-SWITCHES = ["share", "place", "deduplicate", "order"]
+SWITCHES = ["share", "place", "predicates", "limits", "joins", "deduplicate", "order"]
 QUERIES = 30
 
 
@@ -43,6 +43,8 @@ def query(rng: random.Random) -> str:
     one, other = call(rng), call(rng, function=rng.choice(["llm", "llm_classify"]))
     keep, keep_too = call(rng, function="llm_filter"), call(rng, function="llm_filter")
     joined = call(rng, "a.", "llm_filter")
+    same = call(rng, function="llm_classify")
+    again = keep.replace("'p'", "'r'").replace("'q'", "'r'")
     return rng.choice(
         [
             f"SELECT k, {one} AS x, {other} AS y FROM t",
@@ -60,6 +62,11 @@ def query(rng: random.Random) -> str:
             "FROM t a LEFT JOIN t b ON a.k = b.k AND llm_filter('j', b.n)",
             "SELECT a.k FROM t a JOIN t b ON a.k = b.k AND llm_filter('same', a.s, b.s, field_order => 'fixed')",
             f"SELECT DISTINCT {one} FROM t UNION ALL SELECT {one} FROM t",
+            f"SELECT k FROM t WHERE {keep} AND {again} AND k <> 5",
+            f"SELECT k, {one} FROM t WHERE {same} <> 'x' AND {keep_too} AND {keep} IS NOT NULL",
+            "SELECT a.k, b.k FROM t a JOIN t b "
+            "ON llm_classify(a.s, array('x', 'y')) = llm_classify(b.s, array('x', 'y'))",
+            f"SELECT n, max({one}), count({other}) FROM t GROUP BY n",
             f"SELECT k, row_number() OVER (PARTITION BY {keep} ORDER BY k, s, n, d, st, arr) FROM t",
         ]
     )
@@ -88,6 +95,21 @@ def test_any_switch_may_be_off(asking, seed):
     naive, _ = asking.rows(text, optimize_enabled="false")
     some, _ = asking.rows(text, **{f"optimize_{name}_enabled": "false" for name in off})
     assert Counter(map(str, some)) == Counter(map(str, naive)), (off, text)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_limit_gives_rows_of_the_whole_answer(asking, seed):
+    rng = random.Random(2000 + seed)
+    asking.spark.createDataFrame(table(rng), SCHEMA).createOrReplaceTempView("t")
+    keep, also = call(rng, function="llm_filter"), call(rng, function="llm_classify")
+    where = rng.choice([keep, f"NOT {keep}", f"{keep} AND {also} <> 'x'", f"{also} IN ('x', 'y') AND k > 2"])
+    limit = rng.randrange(1, 6)
+    whole = [row.k for row in asking.rows(f"SELECT k FROM t WHERE {where}", optimize_enabled="false")[0]]
+    some = [row.k for row in asking.rows(f"SELECT k FROM t WHERE {where} LIMIT {limit}")[0]]
+    assert len(some) == min(limit, len(whole))
+    assert not Counter(some) - Counter(whole)
+    first = [row.k for row in asking.rows(f"SELECT k FROM t WHERE {where} ORDER BY k LIMIT {limit}")[0]]
+    assert first == sorted(whole)[:limit]
 
 
 def test_plain_projection_asks_each_distinct_tuple_once(asking):

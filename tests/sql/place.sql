@@ -55,3 +55,7 @@ SELECT a.id FROM v a WHERE llm_filter('x', a.t) AND NOT EXISTS (SELECT 1 FROM v 
 -- calls: 50
 -- a row predicate as well, so the key predicate stays below: 10 groups, then the rows of the 4 that pass
 SELECT g, count(*) FROM v WHERE llm_filter('a', g) AND llm_filter('b', t) GROUP BY g;
+
+-- calls: 10
+-- an aggregate's argument: distinct tuples, not rows of groups
+SELECT id % 3, avg(length(llm('p', g))), count(DISTINCT llm('p', g)) FROM v GROUP BY id % 3;
