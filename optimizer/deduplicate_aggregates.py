@@ -37,6 +37,8 @@ def _reason_against(call: exp.Anonymous, select: exp.Select, catalog: Catalog) -
     relation = source.this if source else None
     if not isinstance(relation, exp.Table) or not isinstance(relation.this, exp.Identifier):
         return "its input is no table"
+    if any(projection.is_star for projection in select.selects):
+        return "a star would show what is added"
     if any(select.args.get(part) for part in ("laterals", "pivots", "sample")) or any(
         relation.args.get(part) for part in ("joins", "laterals", "pivots", "sample", "when")
     ):

@@ -61,8 +61,8 @@ def _of_query(scope: Scope, catalog: Catalog) -> Iterator[Dependency]:
         if isinstance(column, exp.Column) and not column.is_star and (inner := _qualified(column, scope, catalog)):
             outputs.setdefault(inner, select.alias_or_name)
     inside = functional_dependencies(scope, catalog)
-    for column, name in outputs.items():
-        determined = closure(frozenset({column}), inside)
+    for inner, name in outputs.items():
+        determined = closure(frozenset({inner}), inside)
         yield frozenset({name}), frozenset(outputs[c] for c in determined if c in outputs)
     several = {left for left, _ in inside if len(left) > 1 and left <= outputs.keys()}
     for left in several:
