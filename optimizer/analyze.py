@@ -17,7 +17,7 @@ from spark_llm.optimizer.expand_views import expand_views
 from spark_llm.optimizer.field_names import field_names
 from spark_llm.optimizer.lineage import BaseColumn, base_columns, source_of
 from spark_llm.optimizer.literals import literal_value
-from spark_llm.optimizer.parse import parse
+from spark_llm.optimizer.parse import explain_prefix, parse
 from sqlglot import exp
 from sqlglot.optimizer.scope import Scope, traverse_scope
 
@@ -71,7 +71,7 @@ def analyze(sql: str, catalog: Catalog) -> tuple[CallAnalysis, ...]:
     >>> call.prompt, call.fields[0].base, call.uses, call.before.predicates
     ('Tone?', frozenset({('t', 'r')}), ('WHERE', 'result'), ('id > 3',))
     """
-    tree = expand_views(parse(sql), catalog)
+    tree = expand_views(parse(sql[len(explain_prefix(sql)) :]), catalog)
     tree = expand_stars(tree, catalog)
     scopes = traverse_scope(tree)
     calls = ((call, scope) for scope in scopes for call in scope.find_all(exp.Anonymous) if is_llm_call(call))

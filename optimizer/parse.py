@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import sqlglot
 from spark_llm.optimizer.dialect import Spark4
 from spark_llm.optimizer.errors import InvalidCall
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
+
+_EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:(?:EXTENDED|CODEGEN|COST|FORMATTED)\s+)?", re.IGNORECASE)
+
+
+def explain_prefix(sql: str) -> str:
+    """The EXPLAIN before a statement, '' where there is none."""
+    return match[0] if (match := _EXPLAIN.match(sql)) else ""
 
 
 def parse(sql: str) -> exp.Expr:

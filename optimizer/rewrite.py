@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from spark_llm.optimizer.catalog import Catalog
     from sqlglot import exp
 
-_EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:(?:EXTENDED|CODEGEN|COST|FORMATTED)\s+)?", re.IGNORECASE)
-
 
 def rewrite(sql: str, catalog: Catalog, off: Collection[str] = (), reasons: list[str] | None = None) -> str:
     """Rewrite a statement's LLM calls to the registered plain functions.
@@ -47,9 +45,9 @@ def rewrite(sql: str, catalog: Catalog, off: Collection[str] = (), reasons: list
     from spark_llm.optimizer.dialect import Spark4
     from spark_llm.optimizer.expand_stars import expand_stars
     from spark_llm.optimizer.lower_calls import lower_calls
-    from spark_llm.optimizer.parse import parse
+    from spark_llm.optimizer.parse import explain_prefix, parse
 
-    explain = match[0] if (match := _EXPLAIN.match(sql)) else ""
+    explain = explain_prefix(sql)
     tree = expand_stars(check_places(parse(sql[len(explain) :])), catalog)
     tree = _optimized(tree, catalog, off, reasons if reasons is not None else [])
     return explain + lower_calls(tree).sql(dialect=Spark4, normalize_functions=False, comments=True)
