@@ -8,22 +8,47 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
-from spark_llm.serving.core import Call, Constraint, ModelRef
+from spark_llm.serving.core import Call, Constraint, ModelRef, Request
 from spark_llm.serving.engines import create_engine
 from spark_llm.serving.local import LocalExchange
 
 from tests.serving.native_checkpoints import write_checkpoint
-from tests.serving.test_vllm import CONSTRAINTS, PYTHON, answers, call_with, needs_vllm
 from tests.serving.worker_kit import drain, failure_of, requests, wait_until
 
-pytestmark = [needs_vllm, pytest.mark.slow]
+PYTHON = Path(os.environ.get("SPARK_LLM_VLLM_PYTHON", Path(__file__).parents[2] / ".venvs" / "vllm" / "bin" / "python"))
+pytestmark = [pytest.mark.skipif(not PYTHON.exists(), reason=f"no Python with vLLM at {PYTHON}"), pytest.mark.slow]
+SCHEMA = {
+    "type": "object",
+    "properties": {"kind": {"enum": ["drama", "comedy"]}, "good": {"type": "boolean"}},
+    "required": ["kind", "good"],
+    "additionalProperties": False,
+}
+CONSTRAINTS = {
+    "free text": Constraint(),
+    "choices": Constraint("choices", ["positive", "negative", "mixed"]),
+    "regex": Constraint("regex", "[0-9]{3}-[a-c]{2}"),
+    "json": Constraint("json_schema", json.dumps(SCHEMA)),
+}
+ROWS = [(f'"review": "{"a warm and funny film " * 4}",\n', f'"title": "The Lighthouse {i}"\n}}') for i in range(12)]
 KEY = "key-of-the-loopback-server"
 MODEL, LENGTH = "tiny", 512
 OPTIONS = ["--dtype", "float32", "--enforce-eager", "--max-model-len", str(LENGTH), "--block-size", "32"]
 COMPACT_JSON = ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
 START_SECONDS = 300
+
+
+def call_with(constraint):
+    return Call("c", "Is it good?\n\n{\n", system="Be brief.", max_tokens=30, constraint=constraint)
+
+
+def answers(exchange, call):
+    with exchange:
+        exchange.submit([Request(i, call, row) for i, row in enumerate(ROWS)])
+        rows = drain(exchange, len(ROWS))
+    return [rows[i] for i in range(len(ROWS))]
 
 
 def free_port():
