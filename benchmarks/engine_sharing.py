@@ -1,0 +1,114 @@
+"""A heavy client queued before a light one at an engine in this process, under one policy: one JSON line.
+
+Runs with the engine's own Python. Input: a JSON object {"model": ModelRef, "heavy": rows, "light": rows, "tokens": n}.
+Also measures what the policy itself took of the steps.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from spark_llm.serving.core import Call, ClientRef, Engine, ModelRef, Request
+from spark_llm.serving.engines import create_engine
+from spark_llm.serving.scheduler.policy import Policy
+from spark_llm.serving.scheduler.simulator import GapMeter
+
+METHODS = ("add", "refresh", "next", "admit", "serve", "finish", "remove")
+
+
+class Stopwatch:
+    """Seconds spent in a policy."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.seconds, self._depth = 0.0, 0
+        for name in METHODS:
+            setattr(policy, name, self._timed(getattr(policy, name)))
+
+    def _timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self._depth += 1
+            begin = time.perf_counter()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                self._depth -= 1
+                self.seconds += 0.0 if self._depth else time.perf_counter() - begin
+
+        return timed
+
+
+def policy_of(engine: Any) -> Policy:
+    scheduler = engine._scheduler
+    return scheduler.sharing if hasattr(scheduler, "sharing") else scheduler.policy
+
+
+def rows_of(client: str, rows: int, first: int, tokens: int) -> list[Request]:
+    """Prompts without a common prefix, and answers of a fixed length as far as the model allows."""
+    call = Call("c", max_tokens=tokens, chat=False)
+    return [
+        Request(
+            first + i, call, (f"{(first + i) * 7919} {client}: film {i}, {i % 5} stars.",), client=ClientRef(client)
+        )
+        for i in range(rows)
+    ]
+
+
+def run(engine: Engine, requests: list[Request]) -> dict[str, Any]:
+    policy, meter = policy_of(engine), GapMeter()
+    watch = Stopwatch(policy)
+    before = dict(engine.stats())
+    service = dict(policy.service)
+    clients = {request.request_id: request.client.name for request in requests}
+    left = {name: sum(client == name for client in clients.values()) for name in set(clients.values())}
+    done: dict[str, tuple[float, float]] = {}
+    seconds, most_waiting = [], 0
+    engine.submit(requests)
+    begin = time.perf_counter()
+    while engine.has_work():
+        step = time.perf_counter()
+        finished = engine.step()
+        seconds.append(time.perf_counter() - step)
+        most_waiting = max(most_waiting, len(policy))
+        meter.observe({name: value - service.get(name, 0.0) for name, value in policy.service.items()}, policy.waiting)
+        for row in finished:
+            name = clients[row.request_id]
+            left[name] -= 1
+            if not left[name]:
+                done[name] = (time.perf_counter() - begin, engine.stats()["steps"] - before["steps"])
+    after = engine.stats()
+    counts = {name: after[name] - before[name] for name in ("steps", "prompt_tokens", "cached_tokens", "output_tokens")}
+    wall = time.perf_counter() - begin
+    return {
+        **counts,
+        "makespan_s": round(wall, 3),
+        "max_gap": meter.widest,
+        "done_s": {name: round(at, 3) for name, (at, _) in done.items()},
+        "done_steps": {name: steps for name, (_, steps) in done.items()},
+        "hit_rate": round(counts["cached_tokens"] / max(1, counts["prompt_tokens"]), 3),
+        "tokens_per_s": round((counts["prompt_tokens"] + counts["output_tokens"]) / wall, 1),
+        "most_waiting": most_waiting,
+        "step_ms": round(1e3 * sum(seconds) / len(seconds), 3),
+        "policy_us_per_step": round(1e6 * watch.seconds / len(seconds), 1),
+        "policy_share": round(watch.seconds / sum(seconds), 5),
+    }
+
+
+def main() -> None:
+    job = json.loads(sys.argv[1])
+    engine = create_engine(ModelRef(**job["model"]))
+    engine.submit(rows_of("warm up", 4, 10**7, job["tokens"]))
+    while engine.has_work():
+        engine.step()
+    alone = run(engine, rows_of("light", job["light"], 10**6, job["tokens"])) if job["alone"] else None
+    heavy = rows_of("heavy", job["heavy"], 0, job["tokens"])
+    both = run(engine, heavy + rows_of("light", job["light"], 10**5, job["tokens"]))
+    print(json.dumps({"alone": alone, **both, "capacity": engine.capacity().kv_tokens}))
+    engine.close()
+
+
+if __name__ == "__main__":
+    main()
