@@ -1,44 +1,20 @@
 """A heavy client queued before a light one at an engine in this process, under one policy: one JSON line.
 
 Runs with the engine's own Python. Input: a JSON object {"model": ModelRef, "heavy": rows, "light": rows, "tokens": n}.
-Also measures what the policy itself took of the steps.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 from spark_llm.serving.core import Call, ClientRef, Engine, ModelRef, Request
 from spark_llm.serving.engines import create_engine
 from spark_llm.serving.scheduler.policy import Policy
 from spark_llm.serving.scheduler.simulator import GapMeter
-
-METHODS = ("add", "refresh", "next", "admit", "serve", "finish", "remove")
-
-
-class Stopwatch:
-    """Seconds spent in a policy."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.seconds, self._depth = 0.0, 0
-        for name in METHODS:
-            setattr(policy, name, self._timed(getattr(policy, name)))
-
-    def _timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            self._depth += 1
-            begin = time.perf_counter()
-            try:
-                return method(*args, **kwargs)
-            finally:
-                self._depth -= 1
-                self.seconds += 0.0 if self._depth else time.perf_counter() - begin
-
-        return timed
 
 
 def policy_of(engine: Any) -> Policy:
@@ -59,7 +35,6 @@ def rows_of(client: str, rows: int, first: int, tokens: int) -> list[Request]:
 
 def run(engine: Engine, requests: list[Request]) -> dict[str, Any]:
     policy, meter = policy_of(engine), GapMeter()
-    watch = Stopwatch(policy)
     before = dict(engine.stats())
     service = dict(policy.service)
     clients = {request.request_id: request.client.name for request in requests}
@@ -91,9 +66,7 @@ def run(engine: Engine, requests: list[Request]) -> dict[str, Any]:
         "hit_rate": round(counts["cached_tokens"] / max(1, counts["prompt_tokens"]), 3),
         "tokens_per_s": round((counts["prompt_tokens"] + counts["output_tokens"]) / wall, 1),
         "most_waiting": most_waiting,
-        "step_ms": round(1e3 * sum(seconds) / len(seconds), 3),
-        "policy_us_per_step": round(1e6 * watch.seconds / len(seconds), 1),
-        "policy_share": round(watch.seconds / sum(seconds), 5),
+        "step_ms": round(1e3 * statistics.median(seconds), 3),
     }
 
 

@@ -36,13 +36,23 @@ class Ticket:
 
 
 @dataclass(slots=True)
+class Tab:
+    """What a client was served in all, and what is still to be charged; `open` counts its requests."""
+
+    client: ClientRef
+    service: float = 0.0
+    pending: float = 0.0
+    open: int = 0
+
+
+@dataclass(slots=True)
 class Account:
     """What an admitted request was served: prompt tokens in place (`cached` of them for nothing) and answer tokens.
 
     `reserved` prompt tokens and `predicted` answer tokens are charged ahead of service.
     """
 
-    client: ClientRef
+    tab: Tab
     cached: int
     predicted: int
     prompt: int = 0
@@ -65,8 +75,6 @@ class Policy(ABC):
     ----------
     matched : callable
         Set by the driver: length in tokens of the cached prefix of a waiting request.
-    service : dict of str to float
-        Cost of what each client was served, without weights.
     waiting : dict of str to int
         How many requests of each client wait, of those that have any.
     by_client : bool
@@ -78,11 +86,11 @@ class Policy(ABC):
     def __init__(self, *, cost: Cost | None = None, predict: bool = False) -> None:
         self.cost: Cost = cost or TokenCost()
         self.matched: Callable[[RequestId], int] = lambda _: 0
-        self.service: OrderedDict[str, float] = OrderedDict()
         self.waiting: dict[str, int] = {}
         self._lengths = MeanLength() if predict else None
         self._tickets: dict[RequestId, Ticket] = {}
         self._accounts: dict[RequestId, Account] = {}
+        self._tabs: OrderedDict[str, Tab] = OrderedDict()
         self._chosen: Ticket | None = None
         self._number = 0
 
@@ -102,6 +110,8 @@ class Policy(ABC):
         if (account := self._accounts.get(request)) is not None:
             account.reserved = 0
             self._settle(account)
+        self._tab(client).open += 1
+        self._charge_pending()
         self._number += 1
         self._tickets[request] = ticket = Ticket(request, client, key, self._number)
         self.waiting[client.name] = self.waiting.get(client.name, 0) + 1
@@ -112,6 +122,7 @@ class Policy(ABC):
         if (ticket := self._tickets.pop(request, None)) is not None:
             self._chosen = None
             name = ticket.client.name
+            self._tabs[name].open -= 1
             self.waiting[name] -= 1
             if not self.waiting[name]:
                 del self.waiting[name]
@@ -124,6 +135,7 @@ class Policy(ABC):
     def next(self) -> RequestId | None:
         """Whom to admit next, the same one until something changes; None if nobody waits, or may run now."""
         if self._chosen is None and self._tickets:
+            self._charge_pending()
             self._chosen = self._pick()
         return self._chosen.id if self._chosen else None
 
@@ -137,7 +149,8 @@ class Policy(ABC):
         account = self._accounts.get(request)
         if account is None:  # else it was preempted: what it was charged, it was served
             predicted = self._lengths.predict(client.name) if self._lengths else 0
-            self._accounts[request] = account = Account(client, cached, predicted)
+            self._accounts[request] = account = Account(self._tab(client), cached, predicted)
+            account.tab.open += 1
         elif not account.prompt:  # it was put back before it began
             account.cached = cached
         account.reserved = reserved
@@ -152,8 +165,9 @@ class Policy(ABC):
     def serve(self, request: RequestId, prompt: int, output: int) -> None:
         """An admitted request now has `prompt` prompt tokens in place (cached ones too) and `output` answer tokens."""
         account = self._accounts[request]
-        account.prompt, account.reserved = max(prompt, account.prompt), 0
-        account.output = output
+        if prompt > account.prompt:
+            account.prompt = prompt
+        account.reserved, account.output = 0, output
         self._settle(account)
 
     def finish(self, request: RequestId, output: int | None = None) -> None:
@@ -162,26 +176,48 @@ class Policy(ABC):
             return
         account.output, account.reserved = account.output if output is None else output, 0
         if self._lengths is not None:
-            self._lengths.observe(account.client.name, account.output)
+            self._lengths.observe(account.tab.client.name, account.output)
             account.predicted = 0
         self._settle(account)
+        account.tab.open -= 1
 
     def stats(self) -> dict[str, float]:
         """Counters of the policy itself."""
         return {}
 
+    @property
+    def service(self) -> dict[str, float]:
+        """Cost of what each client was served, without weights."""
+        self._charge_pending()
+        return {name: tab.service for name, tab in self._tabs.items()}
+
     def _settle(self, account: Account) -> None:
-        """Charge the difference between what was served and what was charged."""
-        prompt = max(account.prompt, account.reserved) - account.cached
-        total = self.cost(max(0, prompt), max(account.output, account.predicted))
-        amount, account.charged = total - account.charged, total
-        if amount:
-            name = account.client.name
-            self.service[name] = self.service.get(name, 0.0) + amount
-            self.service.move_to_end(name)
-            if len(self.service) > KNOWN_CLIENTS:
-                self._forget(self.service.popitem(last=False)[0])
-            self._charge(account.client, amount)
+        """Note the difference between what was served and what was charged; called for each token, so it is short."""
+        prompt = (account.prompt if account.prompt > account.reserved else account.reserved) - account.cached
+        output = account.output if account.output > account.predicted else account.predicted
+        total = self.cost(prompt if prompt > 0 else 0, output)
+        account.tab.pending += total - account.charged
+        account.charged = total
+
+    def _charge_pending(self) -> None:
+        for tab in self._tabs.values():
+            if tab.pending:
+                amount, tab.pending = tab.pending, 0.0
+                tab.service += amount
+                self._charge(tab.client, amount)
+
+    def _tab(self, client: ClientRef) -> Tab:
+        tab = self._tabs.get(client.name)
+        if tab is None:
+            tab = self._tabs[client.name] = Tab(client)
+            if len(self._tabs) > KNOWN_CLIENTS:
+                self._charge_pending()
+                idle = next((name for name, known in self._tabs.items() if not known.open), None)
+                if idle is not None:
+                    del self._tabs[idle]
+                    self._forget(idle)
+        tab.client = client  # a pool's weight may change
+        return tab
 
     def _forget(self, client: str) -> None:
         if self._lengths is not None:

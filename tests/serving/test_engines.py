@@ -63,6 +63,9 @@ class Door:
 @pytest.fixture(scope="module", params=ENGINES)
 def door(request, checkpoint):
     made = Door(request.param, checkpoint)
+    with made.open(CALL) as exchange:
+        exchange.submit(requests(CALL, ["a"]))
+        drain(exchange, 1, seconds=300.0)  # until the model is loaded
     yield made
     made.worker.client.shutdown()
     wait_until(lambda: made.worker.rendezvous.read() is None)
@@ -176,7 +179,7 @@ def test_wrong_settings_are_named(checkpoint, engine, make_worker):
     def ask():
         with make_worker(start_seconds=300.0).exchange(CALL, model=model) as exchange:
             exchange.submit(requests(CALL, ["a"]))
-            drain(exchange, 1)
+            drain(exchange, 1, seconds=300.0)
 
     failure = failure_of(ask)
     assert failure.condition == "LLM_BAD_CONF"

@@ -34,14 +34,16 @@ class CheckedSimulator(Simulator):
 
     def step(self):
         more = super().step()
+        service_of = self.policy.service
+        assert sum(service_of.values()) >= 0
         if hasattr(self.policy, "pools"):
             weights = {one.client.pool: one.client.weight for one in self._requests.values()}
-            self.check_level("pools", self.policy.pools, min(weights.values()))
+            self.check_level("pools", self.policy.pools, min(weights.values()), service_of)
             for pool, clients in self.policy.clients.items():
-                self.check_level(pool, clients, 1.0)
+                self.check_level(pool, clients, 1.0, service_of)
         return more
 
-    def check_level(self, name, level, weight):
+    def check_level(self, name, level, weight, service_of):
         waiting = list(level.waiting)
         if hasattr(level, "counters"):
             counters = [level.counters[one] for one in waiting]
@@ -51,7 +53,7 @@ class CheckedSimulator(Simulator):
             assert all(-U / weight < level.credit[one] <= QUANTUM for one in waiting)
             bound = 2 * (U / weight + QUANTUM)
         service = Counter()
-        for client, amount in self.policy.service.items():
+        for client, amount in service_of.items():
             pool = self.policy._pool_of[client]
             if name == "pools":
                 service[pool] += amount / WEIGHTS[pool]

@@ -64,10 +64,10 @@ def requests(call, texts, first=0, identities=False):
     ]
 
 
-def drain(exchange, count):
+def drain(exchange, count, seconds=60.0):
     """Poll until `count` rows have finished; rows by request id, each of them once."""
     rows = []
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + seconds
     while len(rows) < count:
         rows += exchange.poll(1.0)
         assert time.monotonic() < deadline, f"{len(rows)} of {count} rows came back"
