@@ -158,12 +158,12 @@ def test_a_small_query_does_not_wait_behind_a_large_one(door):
 
 
 def test_capacity_and_counters_are_reported(door, expected):
+    wait_until(lambda: door.counters()["running"] == door.counters()["waiting"] == 0)
     before = door.counters()
     rows = door.ask(CALL, ROWS)
-    wait_until(lambda: door.counters()["output_tokens"] > before["output_tokens"])
-    wait_until(lambda: door.counters()["running"] == 0)
+    prompts = before["prompt_tokens"] + sum(prompt for prompt, _, _ in expected)
+    wait_until(lambda: door.counters()["prompt_tokens"] == prompts and not door.counters()["running"])
     counters = door.counters()
-    assert counters["prompt_tokens"] - before["prompt_tokens"] == sum(prompt for prompt, _, _ in expected)
     assert counters["cached_tokens"] - before["cached_tokens"] == sum(row.usage.cached for row in rows)
     assert counters["steps"] > before["steps"]
     assert 0 <= counters["kv_usage"] <= 1
