@@ -95,7 +95,9 @@ class VllmEngine:
         directory = find_model(model.name)
         self._engine = _load(str(directory), model.args)
         self._composer = PromptComposer(directory, Tokenizer(directory))
-        identity = model_identity(directory, weights=model.args.get("load_format") != "dummy")
+        identity = model_identity(directory)
+        if model.args.get("load_format") == "dummy":
+            identity = f"random {identity}"  # its answers are not the model's
         self._capacity = _capacity(self._engine, identity)
         self._scheduler: SharingScheduler = self._engine.engine_core.engine_core.scheduler
         self._waiting = Backlog(self._scheduler.sharing)
