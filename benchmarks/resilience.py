@@ -79,12 +79,8 @@ class Host:
         while (left := sum(map(_alive, [front, *replicas]))) and time.monotonic() < deadline:
             time.sleep(0.05)
         rendezvous = Rendezvous(self.folder / "worker", worker_key(self.worker.gpus))
-        leases = self.folder / "worker" / "leases"
-        return (
-            left
-            + sum(file.exists() for file in (rendezvous.file, rendezvous.socket))
-            + len(list(leases.glob("*.lock")))
-        )
+        marks = [file for kind in ("lock", "pid") for file in rendezvous.folder.glob(f"*.{kind}")]
+        return left + len(marks) + sum(file.exists() for file in (rendezvous.file, rendezvous.socket))
 
 
 def _alive(pid: int) -> bool:
@@ -250,8 +246,9 @@ def victims(fault: str, job: int) -> list[int]:
     if fault == "python_worker_kill":
         daemons = [pid for pid, command in below.items() if "pyspark.daemon" in command]
         return [pid for daemon in daemons for pid in descendants(daemon)]
-    name = "CoarseGrainedExecutorBackend" if fault == "executor_kill" else "SparkSubmit"
-    return [pid for pid, command in below.items() if name in command][:1]
+    if fault == "driver_kill":
+        return [*below, job]
+    return [pid for pid, command in below.items() if "CoarseGrainedExecutorBackend" in command][:1]
 
 
 def spark_fault(fault: str, folder: Path, rows: int) -> dict[str, Any]:
@@ -274,7 +271,8 @@ def spark_fault(fault: str, folder: Path, rows: int) -> dict[str, Any]:
             time.sleep(0.1)
         struck = victims(fault, job.pid)
         for pid in struck:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         job.wait()
         if fault == "driver_kill":
             subprocess.run(command, stdout=log, stderr=log, check=False)
