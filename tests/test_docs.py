@@ -76,7 +76,7 @@ def library_modules() -> list[str]:
     names = [m.name for m in pkgutil.walk_packages(spark_llm.__path__, "spark_llm.")]
     for folder in folders:
         names += [m.name for m in pkgutil.walk_packages([folder], f"spark_llm.{Path(folder).name}.")]
-    skipped = ("__main__", "replica", "engines.vllm", ".ensure", ".serve")
+    skipped = ("__main__", "replica", "engines.vllm", "engines.vllm_scheduler", ".ensure", ".serve")
     return sorted({n for n in names if not n.endswith(skipped)})
 
 
