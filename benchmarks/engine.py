@@ -88,7 +88,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workload", choices=list(WORKLOADS), default="filter")
-    parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--rows", type=int, help="500 where one token decides, else 100: vLLM takes minutes")
     parser.add_argument("--sample", action="store_true", help="draw the rows from the whole table, not its beginning")
     parser.add_argument("--vs", choices=["vllm"], help="the other engine; without it the native one runs alone")
     parser.add_argument("--model", help="a model directory or 'default' instead of the benchmark's own checkpoint")
@@ -97,7 +97,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--vllm-args", type=json.loads, default={}, help="settings of vLLM, as JSON")
     parser.add_argument("--vllm-python", default=str(HERE.parent / ".venvs" / "vllm" / "bin" / "python"))
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    arguments.rows = arguments.rows or (500 if arguments.workload in ONE_TOKEN else 100)
+    return arguments
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
