@@ -253,7 +253,7 @@ def victims(fault: str, job: int) -> list[int]:
 
 def spark_fault(fault: str, folder: Path, rows: int) -> dict[str, Any]:
     """Kill at half of the calls; for the driver, run the query again from a result log."""
-    host = Host(folder, {"delay_ms": 20})
+    host = Host(folder, {"delay_ms": 100})
     conf = {
         "spark.master": "local-cluster[2,1,1024]" if fault == "executor_kill" else "local[2,4]",
         "spark.llm.engine": "stub",
