@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from spark_llm.serving.core import Call, ClientRef, Engine, ModelRef, Request
+from spark_llm.serving.core import Call, ClientRef, ModelRef, Request
 from spark_llm.serving.engines import create_engine
 from spark_llm.serving.scheduler.policy import Policy
 from spark_llm.serving.scheduler.simulator import GapMeter
@@ -33,8 +33,9 @@ def rows_of(client: str, rows: int, first: int, tokens: int) -> list[Request]:
     ]
 
 
-def run(engine: Engine, requests: list[Request]) -> dict[str, Any]:
+def run(engine: Any, requests: list[Request]) -> dict[str, Any]:
     policy, meter = policy_of(engine), GapMeter()
+    backlog = engine._queued if hasattr(engine, "_queued") else engine._waiting  # what is still text
     before = dict(engine.stats())
     service = dict(policy.service)
     clients = {request.request_id: request.client.name for request in requests}
@@ -48,7 +49,8 @@ def run(engine: Engine, requests: list[Request]) -> dict[str, Any]:
         finished = engine.step()
         seconds.append(time.perf_counter() - step)
         most_waiting = max(most_waiting, len(policy))
-        meter.observe({name: value - service.get(name, 0.0) for name, value in policy.service.items()}, policy.waiting)
+        waiting = {clients[request_id] for request_id in backlog}.union(policy.waiting)
+        meter.observe({name: value - service.get(name, 0.0) for name, value in policy.service.items()}, waiting)
         for row in finished:
             name = clients[row.request_id]
             left[name] -= 1
