@@ -99,10 +99,15 @@ def encode_unordered(values: Strings, label: str) -> Column:
     """Encode a column of JSON arrays whose element order is free: chosen so that the arrays share their beginnings."""
     codes, dictionary, by_rank = _ranked(values)
     distinct = dictionary.take(by_rank).to_pylist()
-    multisets = [array_elements(value) for value in distinct]
+    known: dict[str, str] = {}  # one object per element: equal ones are then hashed once and compared by identity
+    multisets = [array_elements(value, known) for value in distinct]
     ordered = iter(order_elements([elements for elements in multisets if elements]))
+    inner, last = ({element: element + end for element in known} for end in (",\n", "\n]"))
+    start = label + "[\n"
     cells = [
-        _array_pieces(label, next(ordered)) if elements else (label + _unwrap(value),)
+        (start, *map(inner.__getitem__, (row := next(ordered))[:-1]), last[row[-1]])
+        if elements
+        else (label + _unwrap(value),)
         for value, elements in zip(distinct, multisets, strict=True)
     ]
     identical = (label + ("\n".join(elements) or cell[0]) for cell, elements in zip(cells, multisets, strict=True))
@@ -208,15 +213,17 @@ def _unwrap(value: str | None) -> str:
     return value[5:-1] if value.startswith('{"v":') and value.endswith("}") else value
 
 
-def array_elements(value: str | None) -> list[str]:
-    """The JSON texts of an array's elements as they are, sorted; none for any other value."""
+def array_elements(value: str | None, known: dict[str, str] | None = None) -> list[str]:
+    """The JSON texts of an array's elements as they are, sorted; none for any other value. `known` keeps each once."""
+    known = {} if known is None else known
     text = _unwrap(value).strip()
     if not text.startswith("["):
         return []
     elements, start = [], _next(text, 1)
     while text[start] != "]":
         end = _decoder.raw_decode(text, start)[1]  # only its end: parsing and writing again would change numbers
-        elements.append(text[start:end])
+        element = text[start:end]
+        elements.append(known.setdefault(element, element))
         start = _next(text, end)
     return sorted(elements)
 
@@ -226,11 +233,6 @@ def _next(text: str, start: int) -> int:
     while text[start] in ", \t\r\n":
         start += 1
     return start
-
-
-def _array_pieces(label: str, elements: Sequence[str]) -> tuple[str, ...]:
-    """The cell of an array, one line per element."""
-    return (label + "[\n", *(element + ",\n" for element in elements[:-1]), elements[-1] + "\n]")
 
 
 def _head(prompt: Prompt, columns: Sequence[Strings]) -> Column:

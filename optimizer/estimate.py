@@ -1,79 +1,168 @@
-"""What a call will cost, from a sample of its arguments, before anything is asked."""
+"""What a call will cost, from a sample of its distinct arguments, before anything is asked."""
 
 from __future__ import annotations
 
-import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
+from spark_llm.optimizer.arrangement import arrange
 from spark_llm.optimizer.cache_model import simulate_cache
 from spark_llm.optimizer.cells import cells
 from spark_llm.optimizer.columns import Column, Window
-from spark_llm.optimizer.core import CallSpec
+from spark_llm.optimizer.engine_profile import EngineProfile, Numbers
+from spark_llm.optimizer.prefix_tree import prefix_counts, tree_size
 from spark_llm.optimizer.prompts import Prompt
 from spark_llm.optimizer.statistics import estimate_distinct
+from spark_llm.optimizer.window import plan_window
 
-CHARACTERS_PER_TOKEN = 4.0
-"""Of English prose under the usual vocabularies; used where no tokenizer is at hand."""
+_CONSTANT = ""  # the piece that all prompts begin with; no segment is empty
 
-_BLOCK = {"vllm": round(16 * CHARACTERS_PER_TOKEN)}
-"""Characters of an engine's block, where it caches whole blocks of more than a token."""
+UNBOUNDED_ANSWER = 0.5
+"""Of max_tokens, what an answer is expected to take that nothing bounds and that nobody measured yet."""
 
 
-def estimate_call(prompt: Prompt, window: Window, rows: float) -> dict[str, float]:
-    """Expected `rows`, `distinct` tuples, `prompt_tokens`, and `cached_tokens` of an engine that is asked in order.
-
-    The cache counts as unbounded, unless `kv_tokens` of the engine's settings says what it holds; vLLM's serves whole
-    blocks only.
+def estimate_call(
+    prompt: Prompt,
+    window: Window,
+    rows: float,
+    distinct: float,
+    known: Sequence[float] | None = None,
+    engine: EngineProfile | None = None,
+    streams: int = 1,
+) -> dict[str, float]:
+    """Expected work of a call whose distinct tuples are asked once each, in the planned order.
 
     Parameters
     ----------
     prompt : Prompt
         The call with its plan.
     window : Window
-        Its sample, encoded under that plan, at least one row.
-    rows : float
-        Rows of the whole input.
+        A random sample of its distinct tuples, encoded under that plan, at least one.
+    rows, distinct : float
+        Rows of the whole input, and distinct tuples of arguments in it.
+    known : sequence of float, optional
+        Distinct values in the whole input of each column (`window.head`, then `window.cells`).
+    engine : EngineProfile, optional
+        By default one of 4 characters per token and an unbounded cache.
+    streams : int
+        Tasks that ask at the same time and so share the cache.
+
+    Returns
+    -------
+    dict
+        `rows`, `distinct`, `prompt_tokens`, of them `cached_tokens`, `output_tokens`; `tree_tokens`, of the prefix tree
+        of all prompts: a cache that holds them loses none; `seconds` and `cost` where the engine's speed and prices
+        are known.
     """
-    columns = window.cells if window.head is None else (window.head, *window.cells)
-    prefixes = _distinct_prefixes(columns, rows)
-    lengths = np.array([column.lengths[column.codes].mean() for column in columns])
-    distinct = prefixes[-1] if len(prefixes) else 1.0
-    constant = len(prompt.call["instruction"])
-    total = distinct * (constant + lengths.sum())
-    computed = constant + (prefixes * lengths).sum()
-    cached = max(total - computed, 0.0) * _kept(prompt, window)
-    tokens = {"prompt_tokens": total, "cached_tokens": cached}
-    return {"rows": rows, "distinct": round(distinct)} | {k: round(v / CHARACTERS_PER_TOKEN) for k, v in tokens.items()}
+    engine = engine or EngineProfile()
+    constant = engine.frame[0] + float(engine.count([prompt.call["instruction"]])[0])
+    columns = [in_tokens(column, engine) for column in _columns(window)]
+    lengths = sum((column.lengths[column.codes] for column in columns), np.zeros(window.rows))
+    total = distinct * (constant + float(lengths.mean()) + engine.frame[1])
+    tree = constant + distinct * engine.frame[1]
+    if columns:
+        tree += _tree(prompt, columns, distinct, known)
+    equal = max(total - tree, 0.0)
+    cached = equal * kept(window, engine, constant, streams) if equal else 0.0
+    output = distinct * _answer_tokens(prompt, engine)
+    found = {"rows": rows, "distinct": distinct, "prompt_tokens": total, "cached_tokens": cached}
+    found = {
+        name: float(round(value)) for name, value in {**found, "output_tokens": output, "tree_tokens": tree}.items()
+    }
+    if engine.speed:
+        found["seconds"] = round(engine.speed.seconds(total - cached, output), 3)
+    if engine.prices:
+        found["cost"] = engine.prices.cost(total, cached, output)
+    return found
 
 
-def _distinct_prefixes(columns: tuple[Column, ...], rows: float) -> npt.NDArray[np.float64]:
-    """Expected distinct tuples of the first 1, 2, … columns: the nodes of the prefix tree, level by level."""
-    prefix, found = np.zeros(1, np.int64), []
-    for column in columns:
-        prefix = np.unique(prefix * len(column.lengths) + column.codes, return_inverse=True)[1]
-        found.append(estimate_distinct(prefix, rows))
-    return np.maximum.accumulate(np.array(found))
+def _columns(window: Window) -> tuple[Column, ...]:
+    return window.cells if window.head is None else (window.head, *window.cells)
 
 
-def _kept(prompt: Prompt, window: Window) -> float:
+def in_tokens(column: Column, engine: EngineProfile) -> Column:
+    """The same column, measured in tokens; what two cells share stays in proportion to their characters."""
+    ends = "\n" if column.label == 0 else ",\n"
+    tokens = engine.count([text + ends for text in column.texts.to_pylist()])
+    scale = float(tokens.sum()) / max(float(column.lengths.sum()), 1.0)
+    label = column.texts[0].as_py()[: column.label] if len(column.texts) else ""
+    labelled = float(engine.count([label])[0]) if label else 0.0
+    return replace(column, lengths=tokens, label=labelled, reach=column.reach * scale)  # type: ignore[arg-type]
+
+
+def _tree(prompt: Prompt, columns: Sequence[Column], distinct: float, known: Sequence[float] | None) -> float:
+    """Tokens of the prefix tree of all rows under the exact plan of their windows.
+
+    The tree of the global order is extrapolated level by level; beginnings of unequal cells are shared as in the
+    sample. Of the repeated text that is then left, the windows' own plan shares a part that falls as tables grow: it is
+    extrapolated from the sample and from half of it.
+    """
+    sampled = len(columns[0].codes)
+    mean = np.array([column.lengths[column.codes].mean() for column in columns])
+    found = known or [estimate_distinct(column.codes, distinct) for column in columns]
+    size = tree_size(columns, prefix_counts(columns, distinct, known))
+    partial = tree_size(columns, prefix_counts(columns, float(sampled))) - _arranged(columns)
+    size -= partial * distinct / sampled
+    pinned = len(columns) if prompt.spec.fixed_order else len(columns) - len(prompt.cells)
+    spared = _spared(columns, pinned)
+    if distinct > sampled > 1:
+        half = _spared([_first(column, sampled // 2) for column in columns], pinned)
+        spared = min(max(spared + (spared - half) * math.log2(distinct / sampled), 0.0), spared)
+    return size - spared * max(size - float((mean * found).sum()), 0.0)
+
+
+def _spared(columns: Sequence[Column], pinned: int) -> float:
+    """Of the repeated text that the order of `columns` does not share, the part that the exact plan does."""
+    arranged = _arranged(columns)
+    values = (np.unique(column.codes) for column in columns)
+    least = sum(float(c.lengths[c.codes].mean()) * len(v) for c, v in zip(columns, values, strict=True))
+    planned = _text(columns) - plan_window(columns, range(len(columns)), pinned).hits
+    return min(max(arranged - planned, 0.0) / (arranged - least), 1.0) if arranged > least else 0.0
+
+
+def _first(column: Column, rows: int) -> Column:
+    return replace(column, codes=column.codes[:rows])
+
+
+def _arranged(columns: Sequence[Column]) -> float:
+    """Text of the sample's prefix tree in the order of `columns`."""
+    order = np.broadcast_to(np.arange(len(columns), dtype=np.uint8), (len(columns[0].codes), len(columns)))
+    return _text(columns) - arrange(columns, order)[0]
+
+
+def _text(columns: Sequence[Column]) -> float:
+    return float(sum(column.lengths[column.codes].sum() for column in columns))
+
+
+def _answer_tokens(prompt: Prompt, engine: EngineProfile) -> float:
+    """Mean tokens of an answer."""
+    most = float(prompt.call["max_tokens"])
+    if engine.output is not None:
+        return min(engine.output, most)
+    constraint = prompt.call["constraint"]
+    if constraint["kind"] == "choices":
+        return min(float(engine.count(list(constraint["value"])).mean()), most)
+    return most * UNBOUNDED_ANSWER
+
+
+def kept(window: Window, engine: EngineProfile, constant: float, streams: int) -> float:
     """Of what all equal beginnings of the sorted sample are worth, the share that the engine's cache serves."""
-    capacity, block = _cache(prompt.spec)
-    if capacity is None and block == 1:
+    if engine.capacity is None and engine.block == 1 and not engine.minimum:
         return 1.0
-    columns = window.cells if window.head is None else (window.head, *window.cells)
+    columns = _columns(window)
     rows = np.lexsort([column.codes for column in reversed(columns)]) if columns else np.arange(window.rows)
-    prompts = [(prompt.call["instruction"], *row) for row in cells(window, rows)]
-    equal = simulate_cache(prompts, len).cached
-    return simulate_cache(prompts, len, capacity, block).cached / equal if equal else 1.0
+    segments = cells(window, rows)
+    pieces = list(dict.fromkeys(piece for row in segments for piece in row))
+    size = dict(zip(pieces, _whole(engine, pieces), strict=True)) | {_CONSTANT: round(constant)}
+    prompts = [(_CONSTANT, *row) for row in segments]
+    equal = simulate_cache(prompts, size.__getitem__).cached
+    capacity = None if engine.capacity is None else engine.capacity // max(streams, 1)
+    served = simulate_cache(prompts, size.__getitem__, capacity, engine.block, engine.minimum).cached
+    return served / equal if equal else 1.0
 
 
-def _cache(spec: CallSpec) -> tuple[int | None, int]:
-    """What the engine's cache holds, None if that is not set, and its block, both in characters."""
-    block = _BLOCK.get(spec.conf.get("spark.llm.engine", ""), 1)
-    try:
-        settings = json.loads(spec.conf.get("spark.llm.engine.args", "{}"))
-    except ValueError:
-        settings = {}  # the engine refuses them, naming the setting; a plan is made all the same
-    tokens = settings.get("kv_tokens") if isinstance(settings, dict) else None
-    return round(tokens * CHARACTERS_PER_TOKEN) if isinstance(tokens, int) and tokens > 0 else None, block
+def _whole(engine: EngineProfile, pieces: Sequence[str]) -> Sequence[int]:
+    counted: Numbers = np.maximum(np.rint(engine.count(pieces)), 1).astype(np.int64)
+    return counted.tolist()

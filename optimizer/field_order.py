@@ -62,3 +62,37 @@ def _determined(
     while grown := {i for left, right in dependencies if known.issuperset(left) for i in right} - known:
         known |= grown
     return sorted(known.difference(order), key=lambda i: -length[i])
+
+
+def group_field_order(statistics: Sequence[ColumnStatistics], determines: Sequence[Sequence[int]]) -> list[int]:
+    """The order in which a column comes with all that it determines, which share with it at no cost.
+
+    Parameters
+    ----------
+    statistics : sequence of m ColumnStatistics
+    determines : sequence of m sequences of int
+        As `dependencies` finds them.
+
+    Notes
+    -----
+    The determined columns lead, those of fewer values first: a beginning of them has never more values than the column
+    that determines them, and often fewer.
+
+    Examples
+    --------
+    >>> key, film, director = (ColumnStatistics(*s, 1000) for s in [(300, 1000), (80, 40), (20, 30)])
+    >>> group_field_order([key, film, director], [[], [2], []])
+    [2, 1, 0]
+    """
+    left, order = set(range(len(statistics))), list[int]()
+    while left:
+        best = max(sorted(left), key=lambda c: _score(statistics, c, left.intersection(determines[c])))
+        taken = sorted(left.intersection(determines[best]) - {best}, key=lambda c: (statistics[c].distinct, c))
+        order += [*taken, best]
+        left -= {best, *taken}
+    return order
+
+
+def _score(statistics: Sequence[ColumnStatistics], column: int, taken: set[int]) -> tuple[float, float]:
+    length = statistics[column].length + sum(statistics[c].length for c in taken if c != column)
+    return length**2 * (statistics[column].rows / statistics[column].distinct - 1), length

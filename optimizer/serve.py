@@ -1,17 +1,20 @@
-"""The resident planner: `python -m spark_llm.optimizer.serve`.
+"""The resident planner's frames. `python -m spark_llm.planner` adds what its host knows.
 
 A frame is a 4-byte big-endian length and so many bytes of UTF-8 JSON. Requests come on stdin, one answer each goes to
 stdout, in order, until stdin ends:
 
     {"id": 1, "method": "plan", "params": {"calls": [CallSpec, ...], "sample": {"columns": [[[value, ...], ...], ...]},
-                                           "rows_estimate": 15000, "default_parallelism": 8, "sql": "SELECT ..."}}
+                                           "rows_estimate": 15000, "distinct": [14200],
+                                           "distinct_values": [[14100, 367]], "streams": 8, "hosts": 1}}
     {"id": 1, "result": {"calls": [{"order": [1, 0], "reasons": ["..."], "estimate": {"rows": 15000, ...}}]}}
     {"id": 2, "method": "check", "params": {"call": CallSpec}}
     {"id": 2, "result": {}}
     {"id": 3, "error": {"condition": "LLM_UNKNOWN_OPTION", "message": "..."}}
 
-`sample.columns` holds one list of columns per call, one column of rendered values (text or null) per field. Only
-`calls` is required; `sql` is the statement where Spark still has it, from which dependencies between fields follow.
+`sample.columns` holds one list of columns per call, one column of rendered values (text or null) per field. Where
+`distinct` says how many distinct tuples each call's whole input has, the sample is one of these, and `distinct_values`
+are those of each field. `streams` tasks ask at once, spread over `hosts`. `sql` is the statement where Spark still has
+it, from which dependencies between fields follow. Only `calls` is required.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from dataclasses import asdict
 from typing import Any, BinaryIO
 
 from spark_llm.optimizer.core import CallSpec
+from spark_llm.optimizer.engine_profile import EngineProfile, engine_profile
 from spark_llm.optimizer.errors import InvalidCall
 
 MAX_FRAME = 256 << 20
@@ -32,13 +36,11 @@ _BAD_REQUEST = "PLANNER_BAD_REQUEST"
 _FAILED = "PLANNER_FAILED"
 
 Json = dict[str, Any]
-
-
 Method = Callable[[Json], Json]
 
 
 def serve(requests: BinaryIO, answers: BinaryIO, methods: Mapping[str, Method] | None = None) -> None:
-    """Answer frames from `requests` until it ends; `methods` are known beside the planner's own."""
+    """Answer frames from `requests` until it ends; `methods` are known beside, or instead of, the planner's own."""
     known = {**_METHODS, **(methods or {})}
     while (frame := _read(requests)) is not None:
         body = json.dumps(answer(frame, known), ensure_ascii=False).encode()
@@ -92,33 +94,43 @@ def _error(request: Mapping[str, Any], condition: str, message: str) -> Json:
     return {"id": request.get("id"), "error": {"condition": condition, "message": message}}
 
 
-def _spec(raw: Json) -> CallSpec:
+def call_spec(raw: Json) -> CallSpec:
     return CallSpec.from_json(json.dumps(raw))
 
 
-def _plan(params: Json) -> Json:
+def standard_methods(profile: Callable[[CallSpec], EngineProfile]) -> dict[str, Method]:
+    """`plan` and `check`; `profile` says what is known of the engine that a call will ask."""
+    return {"plan": lambda params: _plan(params, profile), "check": _check}
+
+
+def _plan(params: Json, profile: Callable[[CallSpec], EngineProfile]) -> Json:
     from spark_llm.optimizer.call_dependencies import call_dependencies
-    from spark_llm.optimizer.plan import plan_call
+    from spark_llm.optimizer.plan import InputSize, plan_call
     from spark_llm.optimizer.plan_conjunction import plan_conjunction
 
-    calls = [_spec(raw) for raw in params["calls"]]
+    calls = [call_spec(raw) for raw in params["calls"]]
     samples = (params.get("sample") or {}).get("columns") or [[] for _ in calls]
-    rows, sql = params.get("rows_estimate"), params.get("sql") or ""
-    plans = [
-        plan_conjunction(c, s, rows) if c.terms else plan_call(c, s, rows, call_dependencies(c, sql))
-        for c, s in zip(calls, samples, strict=True)
-    ]
+    distinct = params.get("distinct") or [None for _ in calls]
+    values = params.get("distinct_values") or [None for _ in calls]
+    rows, spread = params.get("rows_estimate") or 0, (params.get("streams", 1), params.get("hosts", 1))
+    plans = []
+    for call, sample, tuples, columns in zip(calls, samples, distinct, values, strict=True):
+        size = InputSize(rows, tuples, columns and tuple(columns), *spread)
+        if call.terms:
+            plans.append(plan_conjunction(call, sample, size, profile(call)))
+        else:
+            plans.append(plan_call(call, sample, size, call_dependencies(call, params.get("sql") or ""), profile(call)))
     return {"calls": [asdict(plan) for plan in plans]}
 
 
 def _check(params: Json) -> Json:
     from spark_llm.optimizer.prompts import prepare
 
-    prepare(_spec(params["call"]))
+    prepare(call_spec(params["call"]))
     return {}
 
 
-_METHODS: Mapping[str, Method] = {"plan": _plan, "check": _check}
+_METHODS: Mapping[str, Method] = standard_methods(lambda spec: engine_profile(spec.conf))
 
 
 def main(methods: Mapping[str, Method] | None = None) -> None:

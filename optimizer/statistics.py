@@ -19,7 +19,9 @@ class ColumnStatistics:
     rows: float
 
 
-def column_statistics(columns: Sequence[Column], rows: float) -> list[ColumnStatistics]:
+def column_statistics(
+    columns: Sequence[Column], rows: float, known: Sequence[float] | None = None
+) -> list[ColumnStatistics]:
     """Statistics of each column of a sample, extrapolated.
 
     Parameters
@@ -28,6 +30,8 @@ def column_statistics(columns: Sequence[Column], rows: float) -> list[ColumnStat
         The encoded sample, at least one row.
     rows : float
         How many rows the whole input has; the sample's own number where that is unknown or smaller.
+    known : sequence of float, optional
+        Distinct values of each column in the whole input, where they were counted.
 
     Examples
     --------
@@ -37,9 +41,11 @@ def column_statistics(columns: Sequence[Column], rows: float) -> list[ColumnStat
     >>> column_statistics([label], rows=1000)
     [ColumnStatistics(length=3.0, distinct=2.0, rows=1000)]
     """
+    rows = max(rows, len(columns[0].codes)) if columns else rows
+    found = [estimate_distinct(column.codes, rows) for column in columns] if known is None else known
     return [
-        ColumnStatistics(float(c.lengths[c.codes].mean()), estimate_distinct(c.codes, rows), max(rows, len(c.codes)))
-        for c in columns
+        ColumnStatistics(float(c.lengths[c.codes].mean()), min(max(count, 1.0), rows), rows)
+        for c, count in zip(columns, found, strict=True)
     ]
 
 

@@ -53,7 +53,8 @@ class LocalExchange(Exchange):
                 break
         finished = [row for row in finished if row.request_id in self._in_flight]
         self._in_flight.difference_update(row.request_id for row in finished)
-        self._totals = add_totals(self._totals, len(finished), [row.error for row in finished if row.error])
+        errors = [row.error for row in finished if row.error]
+        self._totals = add_totals(self._totals, len(finished), errors, [row.usage for row in finished])
         return finished
 
     def report(self, calls: int, errors: Sequence[RowError]) -> None:

@@ -11,17 +11,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from spark_llm import functions
     from spark_llm.errors import LlmError
+    from spark_llm.explanation import explain
     from spark_llm.plain import register
     from spark_llm.query import sql
+    from spark_llm.sensitivity import order_sensitivity
     from spark_llm.session import configure, jar_path, settings
 
 __version__ = "0.1.0"
-__all__ = ["LlmError", "configure", "functions", "jar_path", "register", "settings", "sql"]
+__all__ = [
+    "LlmError",
+    "configure",
+    "explain",
+    "functions",
+    "jar_path",
+    "order_sensitivity",
+    "register",
+    "settings",
+    "sql",
+]
 
 _HOMES = {
     "LlmError": "errors",
     "configure": "session",
+    "explain": "explanation",
     "jar_path": "session",
+    "order_sensitivity": "sensitivity",
     "register": "plain",
     "settings": "session",
     "sql": "query",

@@ -41,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("jar", help="print the path of the extension's JAR")
     commands.add_parser("conf", help="print the table of spark.llm.* settings")
     commands.add_parser("sql", help="run spark-sql, with its arguments, and show progress", add_help=False)
+    plan = commands.add_parser("plan", help="show what the LLM calls of SQL statements will take, without asking")
+    plan.add_argument("sql", metavar="FILE|SQL", help="a file of statements, or one or more statements")
+    plan.add_argument("--conf", action="append", default=[], metavar="KEY=VALUE", help="a Spark setting")
     demo = commands.add_parser("demo", help="run the examples on the embedded model")
     demo.add_argument("--examples", type=Path, default=Path("sql_examples"), help="folder of the example files")
     log_command.add_arguments(commands.add_parser("log", help="show, compact or expire a result log"))
@@ -74,6 +77,22 @@ def _conf(_: argparse.Namespace) -> int:
 
 def _sql(given: argparse.Namespace) -> int:
     return run_spark_sql(given.rest)
+
+
+def _plan(given: argparse.Namespace) -> int:
+    from pyspark.errors import PySparkException
+
+    from spark_llm.plan_statements import plan_statements
+
+    text = Path(given.sql).read_text() if given.sql.endswith(".sql") or Path(given.sql).is_file() else given.sql
+    conf = {"spark.master": "local[*]", **QUIET, **dict(pair.partition("=")[::2] for pair in given.conf)}
+    try:
+        for explained in plan_statements(text, conf):
+            print(explained, flush=True)
+    except PySparkException as problem:
+        print(f"spark-llm: {problem.getMessage() or problem}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _demo(given: argparse.Namespace) -> int:
@@ -153,6 +172,7 @@ _COMMANDS = {
     "jar": _jar,
     "conf": _conf,
     "sql": _sql,
+    "plan": _plan,
     "demo": _demo,
     "log": log_command.run,
     "stop": _stop,

@@ -1,9 +1,10 @@
-"""The resident planner of a session, `python -m spark_llm.planner`: the optimizer's, and where the result log lies.
+"""The resident planner of a session, `python -m spark_llm.planner`: the optimizer's, knowing this host's engines.
 
-Besides the methods of `optimizer/serve.py`:
+Besides the methods of `optimizer/serve.py`, where the result log lies, and what a finished query measured:
 
     {"method": "log", "params": {"calls": [CallSpec, ...]}}
     {"result": {"calls": [{"folder": "…", "base": "…", "fields": [0, 1], "unordered": []}, {"unseen": "why not"}]}}
+    {"method": "record", "params": {"calls": [CallSpec, ...], "measured": {"calls": 9, "prompt": 800, ...}}}
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from spark_llm.errors import LlmError
 from spark_llm.optimizer.core import CallSpec
 from spark_llm.optimizer.identity import IdentityRule
 from spark_llm.optimizer.prompts import prepare
-from spark_llm.optimizer.serve import main
+from spark_llm.optimizer.serve import main, standard_methods
+from spark_llm.planning import profile, record
 from spark_llm.result_log.call import locate
 from spark_llm.result_log.files import open_log
 
@@ -33,4 +35,4 @@ def log(params: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main({"log": log})
+    main({"log": log, "record": record, **standard_methods(profile)})

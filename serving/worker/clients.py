@@ -39,7 +39,7 @@ class Client:
         counts["prompt"] += usage.prompt
         counts["cached"] += usage.cached
         counts["output"] += usage.output
-        self.report(1, [row.error] if row.error else [])
+        self.totals = add_totals(self.totals, 1, [row.error] if row.error else [], [usage])
 
     def report(self, calls: int, errors: Sequence[RowError]) -> None:
         self.totals = add_totals(self.totals, calls, errors)

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from spark_llm.conf import Settings
 from spark_llm.errors import LlmError
 from spark_llm.executor.asker import Asker, Question
+from spark_llm.executor.budget import Budget
 from spark_llm.executor.connect import kill_watch, open_exchange, task_client, task_partition
 from spark_llm.executor.deferred import DeferredExchange
 from spark_llm.executor.distinct import Distinct, distinct_tuples, is_utf8
@@ -72,6 +73,7 @@ class CallRunner:
     def __init__(self, spec: CallSpec) -> None:
         self.spec = spec
         self.settings = Settings(spec.conf)
+        self.budget = Budget.of(self.settings)
         self.prompt: Prompt = prepare(spec)
         self.value_type = arrow_type(spec.result_type)
         self.call = Call.from_dict(self.prompt.call)
@@ -108,6 +110,7 @@ class CallRunner:
     @contextmanager
     def session(self) -> Iterator[Session]:
         """A stream to the engine, and the result log. Raises LlmError for a failure of the whole call."""
+        self.budget.check_estimate(self.spec.plan.estimate if self.spec.plan else {})
         log = None
         try:
             log = TaskLog.open(self.spec, self.settings, self.identity, task_partition())
@@ -219,6 +222,7 @@ class Session:
         """Wait for the answers and give one to each row."""
         while window.open:
             self._asker.pump()
+            self._runner.budget.check(self._exchange.totals)
         answers = [a for a in window.answers if a is not None]
         self._check_errors(answers)
         payer = np.zeros(window.rows, dtype=bool)

@@ -1,12 +1,23 @@
-"""The estimate of a call, where the engine's cache is bounded."""
+"""The estimate of a call: tokens, cache, seconds and money."""
 
 from __future__ import annotations
 
 import json
+import random
+from dataclasses import replace
+from itertools import pairwise
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from spark_llm.optimizer.columns import encode_window
 from spark_llm.optimizer.core import CallSpec, Field
-from spark_llm.optimizer.plan import plan_call
+from spark_llm.optimizer.engine_profile import EngineProfile, Prices, Speed, engine_profile
+from spark_llm.optimizer.errors import InvalidCall
+from spark_llm.optimizer.layout import lay_out
+from spark_llm.optimizer.plan import InputSize, plan_call
+from spark_llm.optimizer.prompts import prepare
+from spark_llm.serving.engines.stub import common_prefix
 
 FILMS = [f"film {i % 4} " + "plot " * 40 for i in range(64)]
 REVIEWS = [f"review {i}" for i in range(64)]
@@ -15,7 +26,7 @@ REVIEWS = [f"review {i}" for i in range(64)]
 def estimate(**conf: str):
     settings = {f"spark.llm.{key.replace('_', '.')}": value for key, value in conf.items()}
     spec = CallSpec("llm_filter", "Is it good?", (Field("review"), Field("film")), conf=settings)
-    return plan_call(spec, [REVIEWS, FILMS], rows=64).estimate
+    return plan_call(spec, [REVIEWS, FILMS], 64).estimate
 
 
 def test_a_cache_of_one_prompt_serves_all_that_sorted_rows_share():
@@ -37,3 +48,88 @@ def test_vllm_serves_whole_blocks():
 @pytest.mark.parametrize("args", ["{", "[]", "{}", '{"kv_tokens": "many"}', '{"kv_tokens": 0}'])
 def test_settings_that_name_no_capacity_count_as_unbounded(args):
     assert estimate(engine_args=args) == estimate()
+
+
+def plan(columns, size=None, engine=None, fields=("review", "film"), **options):
+    return plan_call(
+        CallSpec("llm_filter", "Is it good?", tuple(map(Field, fields)), options), columns, size, engine=engine
+    )
+
+
+def test_a_whole_sample_is_estimated_as_it_will_be_asked():
+    """At one token per character, where the trie of the texts is that of the tokens."""
+    characters = EngineProfile(count=lambda texts: np.array([len(text) for text in texts], float))
+    spec = CallSpec("llm_filter", "Is it good?", (Field("review"), Field("film")))
+    planned = plan_call(spec, [REVIEWS, FILMS], engine=characters)
+    prompt = prepare(replace(spec, plan=planned))
+    segments = lay_out(encode_window(prompt, [pa.array(REVIEWS), pa.array(FILMS)]))[1]
+    texts = sorted(prompt.call["instruction"] + "".join(row) for row in segments)
+    shared = sum(common_prefix(*pair) for pair in pairwise(texts))
+    total = sum(map(len, texts))
+    assert planned.estimate["prompt_tokens"] == pytest.approx(total, rel=0.01)
+    assert planned.estimate["cached_tokens"] / total == pytest.approx(shared / total, abs=0.02)
+
+
+def test_a_sample_of_distinct_tuples_is_scaled_to_all():
+    """Of 4,000 reviews of 40 films, 1,000 are seen."""
+    films = [f"film {i % 40} " + "plot " * 40 for i in range(4000)]
+    reviews = [f"review {i}" for i in range(4000)]
+    seen = random.Random(1).sample(range(4000), 1000)
+    size = InputSize(rows=9000, distinct=4000, columns=(4000, 40))
+    sampled = plan([[reviews[i] for i in seen], [films[i] for i in seen]], size).estimate
+    whole = plan([reviews, films], size).estimate
+    assert (sampled["rows"], sampled["distinct"]) == (9000, 4000)
+    for name in ("prompt_tokens", "cached_tokens", "output_tokens"):
+        assert sampled[name] == pytest.approx(whole[name], rel=0.03)
+
+
+def test_repeated_rows_are_asked_once():
+    once, thrice = plan([REVIEWS, FILMS]).estimate, plan([REVIEWS * 3, FILMS * 3]).estimate
+    assert thrice == once | {"rows": 3 * once["rows"]}
+
+
+def test_seconds_and_money():
+    engine = EngineProfile(prices=Prices(2.0, 0.5, 8.0), speed=Speed(1.0, 0.001, 0.01), output=3.0)
+    found = plan([REVIEWS, FILMS], engine=engine).estimate
+    computed = found["prompt_tokens"] - found["cached_tokens"]
+    assert found["output_tokens"] == 64 * 3
+    assert found["cost"] == pytest.approx((2 * computed + 0.5 * found["cached_tokens"] + 8 * 192) / 1e6, rel=0.01)
+    assert found["seconds"] == pytest.approx(1 + 0.001 * computed + 0.01 * 192, rel=0.01)
+    assert {"seconds", "cost"}.isdisjoint(plan([REVIEWS, FILMS]).estimate)
+
+
+def test_settings_name_prices_and_blocks():
+    conf = {"price.prompt": "2", "price.output": "x", "engine": "endpoint", "engine.args": '{"kv_tokens": 7}'}
+    found = engine_profile({f"spark.llm.{key}": value for key, value in conf.items()})
+    assert (found.prices, found.block, found.minimum, found.capacity) == (Prices(2, 2, 0), 128, 1024, 7)
+
+
+def test_rows_are_ordered_only_where_the_cache_could_lose_a_prefix():
+    needed = plan([REVIEWS, FILMS]).estimate["tree_tokens"]
+    for capacity, ordered in ((needed, 0.0), (needed - 1, 1.0)):
+        found = plan([REVIEWS, FILMS], engine=EngineProfile(capacity=int(capacity)))
+        assert found.estimate["row_order"] == ordered
+        assert any(("rows sorted" in reason) == bool(ordered) for reason in found.reasons if reason.startswith("rows"))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        [[None] * 9, [None] * 9],
+        [["a" * (1 << 20), "b"], ["c", None]],
+        [["a"], ["b"]],
+        [["", ""], ["", ""]],
+    ],
+)
+def test_odd_samples_have_an_estimate(columns):
+    found = plan(columns)
+    assert sorted(found.order) == [0, 1]
+    assert 0 <= found.estimate["cached_tokens"] < found.estimate["prompt_tokens"]
+
+
+def test_an_unordered_field_that_is_no_array_is_refused_or_kept():
+    with pytest.raises(InvalidCall, match="names 'film'"):
+        plan([REVIEWS, FILMS], unordered=["film"])
+    spec = CallSpec("llm", "Sum up", (Field("c", "json"),), {"unordered": ["c"]})
+    found = plan_call(spec, [['{"v":{"a":1}}', '{"v":[]}', "{", None, '{"v":["x"]}']])
+    assert found.estimate["distinct"] == 5

@@ -16,6 +16,11 @@ object LlmConf {
 
   def integer(name: String): Int = parse(name, "an integer")(_.toIntOption)
 
+  def number(name: String): Double = parse(name, "a number")(_.toDoubleOption)
+
+  /** A number, `None` where none is set. */
+  def limit(name: String): Option[Double] = Option.when(text(name).nonEmpty)(number(name))
+
   /** Whether a rewrite may run: its own switch and the one for all. */
   def optimizes(rewrite: String): Boolean = optimizes && flag(s"optimize.$rewrite.enabled")
 

@@ -6,6 +6,8 @@ import scala.util.control.NonFatal
 import io.sparkllm.catalyst.LlmConf
 import io.sparkllm.catalyst.rules.{Ask, Calls}
 
+import org.apache.spark.rdd.RDD
+import org.apache.spark.rdd.PartitionPruningRDD
 import org.apache.spark.sql.catalyst.InternalRow
 import org.apache.spark.sql.catalyst.expressions.{Left => _, Right => _, _}
 import org.apache.spark.sql.catalyst.plans.logical._
@@ -13,36 +15,37 @@ import org.apache.spark.sql.classic.SparkSession
 import org.apache.spark.sql.execution.SQLExecution
 
 /**
- * Some rows of calls' arguments, as the model would get them.
+ * Some distinct tuples of calls' arguments, as the model would get them.
  *
  * @param columns one per argument, NULL as null
- * @param rows estimate for the whole input
- * @param exact whether `rows` is known; else it comes from sizes of files, which may be compressed
+ * @param rows of the whole input
+ * @param distinct tuples of the whole input
+ * @param distinctValues of each column of the whole input, where all of it was read
  */
-final case class ArgumentSample(columns: Seq[Seq[String]], rows: Double, exact: Boolean) {
+final case class ArgumentSample(
+    columns: Seq[Seq[String]], rows: Double, distinct: Double, distinctValues: Option[Seq[Double]]) {
   private val size = columns.headOption.fold(0)(_.size)
 
   def bytesPerRow: Double = if (size == 0) 0 else columns.flatten.filter(_ != null).map(_.length.toDouble).sum / size
 
-  /** What the number of distinct tuples will hardly exceed, where `distinct` is the estimate. */
-  def distinctBound(distinct: Double): Double =
-    if (2 * distinct <= size) 2 * distinct else if (exact) rows else ArgumentSample.Compression * rows
+  /** What the number of distinct tuples will hardly exceed. */
+  def distinctBound: Double = if (distinctValues.isDefined) 1.2 * distinct else ArgumentSample.Unread * distinct
 }
 
 object ArgumentSample {
-  private val Compression = 8.0
+  private val Unread = 4.0
 }
 
 /** Takes samples, one bounded Spark job for each input, and keeps them for the session. */
 final class ArgumentSampler(session: SparkSession) {
   import ArgumentSampler._
 
-  private val taken = new mutable.LinkedHashMap[LogicalPlan, Either[String, ArgumentSample]]
+  private val taken = new mutable.LinkedHashMap[(LogicalPlan, Int), Either[String, ArgumentSample]]
 
   /** The sample of `arguments` over `input`, or in words why there is none. Never asks the model. */
   def sample(arguments: Seq[Expression], input: LogicalPlan): Either[String, ArgumentSample] = synchronized {
     val asked = Project(arguments.map(Alias(_, "argument")()), unasked(input))
-    taken.getOrElseUpdate(asked.canonicalized, {
+    taken.getOrElseUpdate((asked.canonicalized, LlmConf.integer("planner.sampleRows")), {
       if (taken.size >= Kept) taken.remove(taken.head._1)
       take(asked)
     })
@@ -52,46 +55,48 @@ final class ArgumentSampler(session: SparkSession) {
     val limit = LlmConf.integer("planner.sampleRows")
     if (limit == 0) Left("spark.llm.planner.sampleRows is 0")
     else if (Calls.under(plan)) Left("the input asks the model itself")
-    else if (computed(plan) && size(plan) > MaxComputedBytes) Left("the input is large and must be computed as a whole")
+    else if (computed(plan) && size(plan) > LlmConf.number("planner.scanBytes")) Left("the input is large and must be computed as a whole")
     else try Right(run(plan, limit))
     catch { case NonFatal(problem) => Left(s"the sampling query failed (${problem.getClass.getSimpleName})") }
   }
 
+  /** Reads all of a small input; of a large one as many partitions, evenly spread, as may be read. */
   private def run(plan: LogicalPlan, limit: Int): ArgumentSample = {
-    val limited = GlobalLimit(Literal(limit), LocalLimit(Literal(limit), plan))
-    val execution = session.sessionState.executePlan(limited)
-    val rows = bounded(SQLExecution.withNewExecutionId(execution, None)(execution.executedPlan.executeTake(limit)))
-    val columns = plan.output.indices.map(i => rows.map(row => if (row.isNullAt(i)) null else row.getUTF8String(i).toString))
-    val sample = ArgumentSample(columns, rows.size.toDouble, exact = rows.size < limit)
-    if (sample.exact) sample else estimateRows(plan, sample)
+    val execution = session.sessionState.executePlan(plan)
+    SQLExecution.withNewExecutionId(execution, None) {
+      val all = execution.toRdd
+      val share = math.min(1.0, LlmConf.number("planner.scanBytes") / math.max(size(plan), 1.0))
+      val parts = math.max(1, math.floor(all.getNumPartitions * share).toInt)
+      val read = if (share == 1.0) all else spread(all, parts)
+      summary(sketch(read, plan.output.size, limit), if (share == 1.0) 1.0 else parts.toDouble / all.getNumPartitions, plan)
+    }
   }
 
-  private def estimateRows(plan: LogicalPlan, sample: ArgumentSample): ArgumentSample = {
-    val known = plan.stats.rowCount.map(_.toDouble)
-    val guessed = known.getOrElse(size(plan) / (sample.bytesPerRow + BytesPerValue * plan.output.size))
-    val rows = plan.maxRows.fold(guessed)(most => math.min(guessed, most.toDouble))
-    sample.copy(rows = math.max(rows, sample.rows), exact = known.isDefined)
+  private def summary(sketch: TupleSketch, read: Double, plan: LogicalPlan): ArgumentSample = {
+    if (read == 1.0) ArgumentSample(sketch.sample, sketch.rows.toDouble, sketch.distinct, Some(sketch.distinctValues))
+    else {
+      val rows = plan.stats.rowCount.fold(sketch.rows / read)(_.toDouble)
+      // Haas et al., VLDB 1995, as in optimizer/statistics.py
+      val distinct = sketch.distinct / math.max(1 - (1 - read) * sketch.unique, read)
+      ArgumentSample(sketch.sample, rows, math.min(distinct, rows), None)
+    }
   }
 }
 
 object ArgumentSampler {
   private val Kept = 64
-  private val BytesPerValue = 8
-  private val MaxSampleBytes = 32L << 20
-  private val MaxComputedBytes = 256L << 20
 
-  /** Rows up to a total size, the first always. */
-  private def bounded(rows: Array[InternalRow]): Seq[InternalRow] = {
-    var bytes = 0L
-    rows.toSeq.takeWhile { row =>
-      val fits = bytes < MaxSampleBytes
-      bytes += (row match {
-        case unsafe: UnsafeRow => unsafe.getSizeInBytes
-        case _ => 0
-      })
-      fits
-    }
+  private def spread(rows: RDD[InternalRow], parts: Int): RDD[InternalRow] = {
+    val every = rows.getNumPartitions.toDouble / parts
+    val chosen = (0 until parts).map(i => (i * every).toInt).toSet
+    PartitionPruningRDD.create(rows, chosen.contains)
   }
+
+  private def sketch(rows: RDD[InternalRow], columns: Int, limit: Int): TupleSketch =
+    if (rows.getNumPartitions == 0) new TupleSketch(columns, limit)
+    else rows.mapPartitions { part =>
+      Iterator(part.foldLeft(new TupleSketch(columns, limit))((sketch, row) => sketch.add(row)))
+    }.treeReduce((left, right) => left.merge(right))
 
   private def size(plan: LogicalPlan): Double = plan.collectLeaves().map(_.stats.sizeInBytes).sum.toDouble
 

@@ -1,19 +1,20 @@
 package io.sparkllm.catalyst.planner
 
 import java.util.concurrent.ConcurrentHashMap
-import java.util.{Collections, WeakHashMap}
+import java.util.{Collections, LinkedHashMap, Map => JMap, WeakHashMap}
 
 import scala.jdk.CollectionConverters._
 
 import com.fasterxml.jackson.databind.JsonNode
-import io.sparkllm.catalyst.{LlmConf, LlmErrors}
+import io.sparkllm.catalyst.{Json, LlmConf, LlmErrors}
 import io.sparkllm.catalyst.functions.{CallPlan, LlmCall}
 import io.sparkllm.catalyst.python.{CallSpec, PythonInterpreter}
-import io.sparkllm.catalyst.rules.Ask
+import io.sparkllm.catalyst.rules.{Answer, Ask}
 
 import org.apache.spark.scheduler.{SparkListener, SparkListenerApplicationEnd}
 import org.apache.spark.sql.SparkSession
-import org.apache.spark.sql.catalyst.plans.logical.LogicalPlan
+import org.apache.spark.sql.catalyst.expressions.Or
+import org.apache.spark.sql.catalyst.plans.logical.{Filter, LogicalPlan}
 
 /** Gives the calls of an `Ask` their plan: the field order, the reasons that EXPLAIN shows, and an estimate. */
 final case class CallPlanner(session: SparkSession) {
@@ -41,27 +42,38 @@ final case class CallPlanner(session: SparkSession) {
       case (rewrite, effect) if !LlmConf.optimizes(rewrite) => s"$effect: spark.llm.optimize.$rewrite.enabled is false"
     }
 
-  /** A sample of all arguments, and where in it each call's are. */
+  /** A sample of all arguments over the rows that need an answer, and where in it each call's are. */
   private def sampled(ask: Ask, input: LogicalPlan): Either[String, (ArgumentSample, Seq[Seq[Int]])] = {
     val arguments = ask.calls.flatMap(_.arguments).distinctBy(_.canonicalized)
     val place = arguments.map(_.canonicalized).zipWithIndex.toMap
     if (!LlmConf.optimizes("order")) Left("spark.llm.optimize.order.enabled is false")
     else if (arguments.isEmpty) Left("the call has no field")
     else if (input.isStreaming) Left("the input is a stream")
-    else sampler(session).sample(arguments, input).map(_ -> ask.calls.map(_.arguments.map(a => place(a.canonicalized))))
+    else sampler(session).sample(arguments, needing(ask, input)).map(_ -> ask.calls.map(_.arguments.map(a => place(a.canonicalized))))
+  }
+
+  private def needing(ask: Ask, input: LogicalPlan): LogicalPlan = {
+    val conditions = ask.answers.map(Answer.needed)
+    if (conditions.exists(_.isEmpty)) input else Filter(conditions.flatten.distinctBy(_.canonicalized).reduce(Or(_, _)), input)
   }
 
   private def planned(calls: Seq[LlmCall], sample: ArgumentSample, places: Seq[Seq[Int]]): Either[String, Seq[CallPlan]] = {
+    def counted[T](place: Seq[Int])(value: T) = Option.when(place.distinct.size == sample.columns.size)(value)
     val params = Map[String, Any](
       "calls" -> calls.map(CallSpec.of),
       "sample" -> Map("columns" -> places.map(_.map(sample.columns))),
       "rows_estimate" -> sample.rows,
-      "default_parallelism" -> session.sparkContext.defaultParallelism,
+      "distinct" -> places.map(place => counted(place)(sample.distinct)),
+      "distinct_values" -> places.map(place => sample.distinctValues.flatMap(values => counted(place)(place.map(values)))),
+      "streams" -> CallPlanner.tasks(session),
+      "hosts" -> CallPlanner.hosts(session),
       "sql" -> calls.flatMap(_.origin.sqlText).headOption)
     process(session).request("plan", params, LlmConf.integer("planner.timeoutSeconds")) match {
       case Left(why) => Left(s"the planner failed: $why")
       case Right(answer) if answer.has("error") => refused(answer.get("error"))
-      case Right(answer) => Right(read(answer, sample))
+      case Right(answer) =>
+        for ((call, place) <- calls.zip(places)) samples.put(asked(Json.of(CallSpec.of(call))), place.map(sample.columns))
+        Right(read(answer, sample))
     }
   }
 
@@ -71,8 +83,7 @@ final case class CallPlanner(session: SparkSession) {
       CallPlan(
         plan.get("order").elements.asScala.map(_.asInt).toSeq,
         plan.get("reasons").elements.asScala.map(_.asText).toSeq,
-        estimate ++ estimate.get("distinct").map("distinct_bound" -> sample.distinctBound(_)) +
-          ("argument_bytes" -> sample.bytesPerRow))
+        estimate ++ Map("distinct_bound" -> sample.distinctBound, "argument_bytes" -> sample.bytesPerRow))
     }.toSeq
 
   /** A call that the planner finds unusable is the user's error; anything else only costs the plan. */
@@ -86,6 +97,10 @@ final case class CallPlanner(session: SparkSession) {
 object CallPlanner {
   private val MaxBroadcastBytes = 256L << 20
   private val samplers = Collections.synchronizedMap(new WeakHashMap[SparkSession, ArgumentSampler]())
+  private val KeptSamples = 16
+  private val samples = Collections.synchronizedMap(new LinkedHashMap[JsonNode, Seq[Seq[String]]](KeptSamples, 0.75f, true) {
+    override def removeEldestEntry(eldest: JMap.Entry[JsonNode, Seq[Seq[String]]]): Boolean = size > KeptSamples
+  })
   private val processes = new ConcurrentHashMap[String, PlannerProcess]()
 
   /** Whether the answers to all distinct tuples are few enough to be broadcast. */
@@ -96,6 +111,27 @@ object CallPlanner {
       distinct <= LlmConf.integer("broadcastRows") && bytes <= MaxBroadcastBytes
     }
   }
+
+  /** Tasks that ask at once. */
+  def tasks(session: SparkSession): Int = LlmConf.integer("partitions") match {
+    case 0 => session.sparkContext.defaultParallelism // one wave: no task ends while the engine could use its rows
+    case n => n
+  }
+
+  /** Hosts whose engines answer: those of the executors. */
+  def hosts(session: SparkSession): Int =
+    math.max(1, session.sparkContext.statusTracker.getExecutorInfos.map(_.host).distinct.length)
+
+  /** After a query: what it measured, for the estimates of later ones. Returns at once. */
+  def record(session: SparkSession, calls: Seq[JsonNode], measured: Map[String, Double]): Unit =
+    process(session).tell("record", Map("calls" -> calls, "measured" -> measured))
+
+  /** The arguments of a bound call that it was planned from, column by column, if they are still remembered. */
+  def sampleOf(spec: JsonNode): Option[Seq[Seq[String]]] = Option(samples.get(asked(spec)))
+
+  /** What identifies a call whatever its plan. */
+  private def asked(spec: JsonNode): JsonNode =
+    Json.of(Seq("function", "instruction", "fields", "options", "result_type").map(spec.get(_)))
 
   private def sampler(session: SparkSession): ArgumentSampler =
     samplers.computeIfAbsent(session, s => new ArgumentSampler(s.asInstanceOf[org.apache.spark.sql.classic.SparkSession]))

@@ -31,6 +31,12 @@ final class PlannerProcess(python: String) {
     }
   }
 
+  /** A request whose answer nobody waits for. */
+  def tell(method: String, params: Any): Unit = {
+    val later = Future(request(method, params, PlannerProcess.TellSeconds))(PlannerProcess.Tellers)
+    later.failed.foreach(problem => System.err.println(s"spark-llm: nothing recorded: $problem"))(PlannerProcess.Tellers)
+  }
+
   /** Ends the process; the next request starts another. */
   def close(): Unit = synchronized {
     process.foreach(_.destroy())
@@ -62,9 +68,11 @@ final class PlannerProcess(python: String) {
 }
 
 object PlannerProcess {
+  private val TellSeconds = 20
   private val Daemons: ThreadFactory = task => {
     val thread = new Thread(task, "spark-llm planner")
     thread.setDaemon(true)
     thread
   }
+  private val Tellers = ExecutionContext.fromExecutor(Executors.newSingleThreadExecutor(Daemons))
 }

@@ -3,11 +3,11 @@ package io.sparkllm.catalyst.report
 import scala.jdk.CollectionConverters._
 
 import com.fasterxml.jackson.databind.JsonNode
-import io.sparkllm.catalyst.Json
+import io.sparkllm.catalyst.{Json, Tables}
 import io.sparkllm.catalyst.python.PythonPickle
 
 import org.apache.spark.sql.ExtendedExplainGenerator
-import org.apache.spark.sql.catalyst.expressions.PythonUDF
+import org.apache.spark.sql.catalyst.expressions.{Expression, PythonUDF}
 import org.apache.spark.sql.execution.{ReusedSubqueryExec, SparkPlan}
 import org.apache.spark.sql.execution.adaptive.{AdaptiveSparkPlanExec, QueryStageExec}
 import org.apache.spark.sql.execution.exchange.ReusedExchangeExec
@@ -20,10 +20,12 @@ class LlmExplain extends ExtendedExplainGenerator {
   override def title: String = "LLM"
 
   override def generateExtendedInfo(plan: SparkPlan): String = {
-    val specs = nodes(plan).flatMap(_.expressions).flatMap(_.collect { case udf: PythonUDF => udf })
-      .flatMap(udf => PythonPickle.spec(SparkPython.command(udf)))
-    if (specs.isEmpty) "no LLM call" else specs.distinct.map(spec => describe(Json.parse(spec))).mkString("\n")
+    val specs = LlmExplain.specs(nodes(plan).flatMap(_.expressions))
+    if (specs.isEmpty) "no LLM call" else (specs.map(describe) ++ total(specs)).mkString("\n")
   }
+
+  private def total(specs: Seq[JsonNode]): Option[String] =
+    Work.expected(specs).filter(_ => specs.size > 1).map(work => s"all calls: ${work.words}")
 
   private def nodes(plan: SparkPlan): Seq[SparkPlan] = plan match {
     case adaptive: AdaptiveSparkPlanExec => nodes(adaptive.executedPlan)
@@ -41,7 +43,14 @@ class LlmExplain extends ExtendedExplainGenerator {
     val terms = Option(spec.get("terms")).toSeq.flatMap(_.elements.asScala.map(_.get("call")))
     val asked = (if (terms.isEmpty) Seq(spec) else terms).map(call => s"${call.get("function").asText}(${instruction(call)})")
     val head = s"${asked.mkString(" AND ")} fields: ${order.mkString(", ")}"
-    (head +: (reasons ++ plan.flatMap(estimate)).map("  " + _)).mkString("\n")
+    (head +: engine(spec) +: (reasons ++ plan.flatMap(estimate)).map("  " + _)).mkString("\n")
+  }
+
+  private def engine(spec: JsonNode): String = {
+    def setting(name: String) = Option(spec.get("conf").get(s"spark.llm.$name")).map(_.asText)
+      .getOrElse(Tables.confDefault(s"spark.llm.$name"))
+    val model = Option(spec.get("options").get("model")).map(_.asText).getOrElse(setting("model"))
+    s"asked of: ${setting("engine")} engine, model $model"
   }
 
   private def instruction(spec: JsonNode): String = {
@@ -49,11 +58,14 @@ class LlmExplain extends ExtendedExplainGenerator {
     if (text.length <= ShownInstruction) text else text.take(ShownInstruction) + "..."
   }
 
-  private def estimate(plan: JsonNode): Option[String] = {
-    val known = Seq("rows" -> "rows", "distinct" -> "distinct calls", "prompt_tokens" -> "prompt tokens",
-      "cached_tokens" -> "of them cached").flatMap { case (key, words) =>
-      Option(plan.get("estimate").get(key)).map(value => f"${value.asDouble}%.0f $words")
-    }
-    Option.when(known.nonEmpty)(known.mkString("estimate: ", ", ", ""))
-  }
+  private def estimate(plan: JsonNode): Option[String] =
+    Option(plan.get("estimate")).filter(_.has("prompt_tokens")).map(known => s"estimate: ${Work.of(known).words}")
+}
+
+object LlmExplain {
+
+  /** The specs of the bound calls in `expressions`, each once. */
+  def specs(expressions: Seq[Expression]): Seq[JsonNode] =
+    expressions.flatMap(_.collect { case udf: PythonUDF => udf })
+      .flatMap(udf => PythonPickle.spec(SparkPython.command(udf))).distinct.map(Json.parse)
 }

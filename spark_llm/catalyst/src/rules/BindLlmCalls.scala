@@ -1,6 +1,6 @@
 package io.sparkllm.catalyst.rules
 
-import io.sparkllm.catalyst.Json
+import io.sparkllm.catalyst.{Json, LlmConf}
 import io.sparkllm.catalyst.functions.{CallParams, LlmCall}
 import io.sparkllm.catalyst.python.{CallSpec, PythonInterpreter, PythonPickle}
 
@@ -9,15 +9,28 @@ import org.apache.spark.sql.catalyst.expressions._
 import org.apache.spark.sql.catalyst.plans.logical.{LogicalPlan, Project}
 import org.apache.spark.sql.catalyst.rules.Rule
 import org.apache.spark.sql.sparkllm.SparkPython
+import org.apache.spark.sql.types.DataType
 
 /** Binds every call that is left to a stock Python UDF, which Spark's own rules then extract and run. */
 object BindLlmCalls extends Rule[LogicalPlan] {
   private val PandasIterator = 204
   private val ArrowIterator = 251
 
-  override def apply(plan: LogicalPlan): LogicalPlan = plan.transformUp {
+  override def apply(plan: LogicalPlan): LogicalPlan = budgeted(plan).transformUp {
     case ask: Ask => bind(ask)
   }.transformAllExpressions { case call: LlmCall => publicValue(call.params, bind(call)) }
+
+  /** Where there is a budget, each task learns what the whole query is expected to take, so that none begins in vain. */
+  private def budgeted(plan: LogicalPlan): LogicalPlan =
+    if (Seq("budget.tokens", "budget.cost").forall(LlmConf.limit(_).isEmpty)) plan
+    else {
+      val estimates = plan.collect { case ask: Ask => ask.calls }.flatten.map(_.params).distinct.flatMap(_.plan).map(_.estimate)
+      def total(names: String*) = estimates.map(estimate => names.map(estimate.get(_)).map(_.getOrElse(0.0)).sum).sum
+      val query = Map("query_tokens" -> total("prompt_tokens", "output_tokens"), "query_cost" -> total("cost"))
+      plan.transformUp { case ask: Ask => ask.mapCalls { call =>
+        call.copy(params = call.params.copy(plan = call.params.plan.map(p => p.copy(estimate = p.estimate ++ query))))
+      } }
+    }
 
   private def bind(ask: Ask): LogicalPlan = {
     val (bound, public) = ask.answers.map { alias =>
@@ -43,14 +56,16 @@ object BindLlmCalls extends Rule[LogicalPlan] {
     else CreateNamedStruct(Seq(Literal("value"), value, Literal("error"), GetStructField(answer, 1, Some("error"))))
   }
 
-  def bind(call: LlmCall): PythonUDF = {
+  def bind(call: LlmCall): PythonUDF =
+    bound(call.params.function, Json.text(CallSpec.of(call)), LlmCall.answered(call.params.valueType), call.arguments)
+
+  /** The Python function that asks the call of `spec` about arguments that are rendered. */
+  def bound(function: String, spec: String, resultType: DataType, rendered: Seq[Expression]): PythonUDF = {
     val python = PythonInterpreter.current()
-    val resultType = LlmCall.answered(call.params.valueType)
-    val command = PythonPickle.command(Json.text(CallSpec.of(call)), resultType.json)
+    val command = PythonPickle.command(spec, resultType.json)
     // A Python UDF needs a column to know its rows by.
-    val arguments = if (call.arguments.isEmpty) Seq(Literal("")) else call.arguments
-    SparkPython.udf(
-      call.params.function, command, python.executable, python.version, resultType, arguments, evalType)
+    val arguments = if (rendered.isEmpty) Seq(Literal("")) else rendered
+    SparkPython.udf(function, command, python.executable, python.version, resultType, arguments, evalType)
   }
 
   private def evalType: Int = if (SPARK_VERSION.startsWith("4.0.")) PandasIterator else ArrowIterator

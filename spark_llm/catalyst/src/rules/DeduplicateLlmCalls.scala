@@ -96,21 +96,21 @@ case class DeduplicateLlmCalls(session: SparkSession) extends Rule[LogicalPlan] 
     call.withArguments(call.arguments.map(argument => attributes(argument.canonicalized)))
   }
 
-  /** Rows in the planned field order, in as many tasks as shall ask at once. */
+  /**
+   * Rows in the planned field order, in as many tasks as shall ask at once. Partitioned by the leading fields, so that a
+   * prefix group is asked on one host. On one host whose cache holds all prefixes, any order and any task will do.
+   */
   private def arranged(ask: Ask): Ask = {
     val call = ask.calls.head
-    val fields = call.params.plan.fold(call.arguments.indices: Seq[Int])(_.order).map(call.arguments(_))
-    val order = fields.map(SortOrder(_, Ascending))
-    if (order.isEmpty) ask
+    val (fields, estimate) = call.params.plan.fold((call.arguments.indices: Seq[Int], Map.empty[String, Double]))(plan => (plan.order, plan.estimate))
+    val order = fields.map(call.arguments(_)).map(SortOrder(_, Ascending))
+    val anyOrder = estimate.get("row_order").contains(0.0) && CallPlanner.hosts(session) == 1
+    if (order.isEmpty || anyOrder) ask
     else {
-      val ranges = RepartitionByExpression(order, ask.child, Some(tasks), None)
+      val whole = estimate.get("partition_fields").fold(order.size)(_.toInt)
+      val ranges = RepartitionByExpression(order.take(whole), ask.child, Some(CallPlanner.tasks(session)), None)
       ask.copy(child = if (LlmConf.optimizes("order")) Sort(order, global = false, ranges) else ranges)
     }
-  }
-
-  private def tasks: Int = LlmConf.integer("partitions") match {
-    case 0 => session.sparkContext.defaultParallelism // one wave: no task ends while the engine could use its rows
-    case n => n
   }
 
   private def childChanged(call: LlmCall): Expression = {
