@@ -16,12 +16,15 @@ from subprocess import PIPE
 from spark_llm.conf import Settings, conf_markdown
 from spark_llm.errors import LlmError
 from spark_llm.java import JavaNotUsable, java_command
-from spark_llm.progress import Progress
+from spark_llm.progress import CLEAR, Progress
 from spark_llm.result_log import command as log_command
 from spark_llm.serving.core import EngineFailure
 from spark_llm.session import jar_path, settings
 from spark_llm.tables import show_tables
 
+ABOUT = """\
+The embedded model answers first queries without a download. For real work set spark.llm.model, for example to
+Qwen/Qwen3-0.6B on a laptop's CPU, or to Qwen/Qwen3-4B, Qwen/Qwen3-8B, Qwen/Qwen3-32B on a GPU of 16, 24, 80 GB."""
 DEMO = ("01_first_query", "02_classify", "03_filter")
 CHATTER = ("Time taken:", "WARNING: Using incubator modules", "Setting ", "To adjust logging", "Spark master:")
 QUIET = {
@@ -104,7 +107,7 @@ def _demo(given: argparse.Namespace) -> int:
             f"spark-llm: no example {', '.join(missing)}; run it in the repository, or give --examples", file=sys.stderr
         )
         return 1
-    print("The embedded model is small: it shows the way; set spark.llm.model for real work.", flush=True)
+    print(ABOUT, flush=True)
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
         script.write("".join(f"!echo == {file};\nsource {file};\n" for file in files))
         script.flush()
@@ -164,7 +167,7 @@ def _pass_on(lines: Iterable[str]) -> None:
     """Messages and reports, without Spark's chatter."""
     for line in lines:
         if not line.startswith(CHATTER):
-            sys.stderr.write(line)
+            sys.stderr.write(CLEAR + line if sys.stderr.isatty() else line)
             sys.stderr.flush()
 
 

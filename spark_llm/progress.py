@@ -16,13 +16,18 @@ from spark_llm.serving.worker.rendezvous import Endpoint, Rendezvous, WorkerConf
 
 Counters = dict[str, int]
 TERMINAL_SECONDS, LOG_SECONDS = 0.5, 5.0
+CLEAR = "\r\x1b[2K"
+"""Clears the line on which a terminal's cursor stands."""
+BAR = 20
+"""Characters of the bar."""
 
 
 class Progress:
     """Within the block, show rows, tokens per second and the share of prompt tokens served from the cache.
 
-    On a terminal one line is rewritten; elsewhere a line is written every few seconds while it changes. Only looks for
-    a running worker, never starts one.
+    The bar shows how many of the rows that have been asked are answered. On a terminal one line is rewritten while
+    rows wait; elsewhere a line is written every few seconds while it changes. Only looks for a running worker, never
+    starts one.
     """
 
     def __init__(self, conf: WorkerConf, out: TextIO = sys.stderr) -> None:
@@ -40,7 +45,8 @@ class Progress:
         last: tuple[float, Counters] | None = None
         while not self._stop.wait(TERMINAL_SECONDS if self._terminal else LOG_SECONDS):
             if (counters := self._read()) is not None:
-                self._show(progress_line(last, counters))
+                waits = counters["asked"] > (counters["rows"] if self._terminal else 0)
+                self._show(progress_line(last, counters) if waits else "")
                 last = (time.monotonic(), counters)
 
     def _read(self) -> Counters | None:
@@ -60,7 +66,7 @@ class Progress:
     def _show(self, line: str) -> None:
         if line == self._shown:
             return
-        self._out.write(f"\r\x1b[2K{line}" if self._terminal else f"{line}\n")
+        self._out.write(f"{CLEAR}{line}" if self._terminal else f"{line}\n")
         self._out.flush()
         self._shown = line
 
@@ -75,13 +81,14 @@ class Progress:
         self._stop.set()
         self._thread.join()
         if self._terminal and self._shown:
-            self._out.write("\r\x1b[2K")
+            self._out.write(CLEAR)
 
 
 def sum_clients(clients: list[dict[str, Any]]) -> Counters:
     """The counters of all clients together."""
-    names = ("rows", "calls", "prompt", "cached", "output", "errors")
-    return {name: sum(client[name] for client in clients) for name in names}
+    names = ("rows", "queued", "running", "prompt", "cached", "output", "errors")
+    counters = {name: sum(client[name] for client in clients) for name in names}
+    return {"asked": counters["rows"] + counters.pop("queued") + counters.pop("running"), **counters}
 
 
 def progress_line(last: tuple[float, Counters] | None, now: Counters) -> str:
@@ -89,15 +96,15 @@ def progress_line(last: tuple[float, Counters] | None, now: Counters) -> str:
 
     Examples
     --------
-    >>> progress_line(None, {"rows": 40, "calls": 30, "prompt": 1000, "cached": 800, "output": 60, "errors": 0})
-    'llm: 40 rows, 30 calls, 80 % of 1,000 prompt tokens from the cache'
+    >>> now = {"asked": 80, "rows": 40, "prompt": 1000, "cached": 800, "output": 60, "errors": 0}
+    >>> progress_line(None, now)
+    'llm [##########----------] 40 of 80 rows, 80 % of the prompt tokens from the cache'
     """
-    share = round(100 * now["cached"] / now["prompt"]) if now["prompt"] else 0
-    line = f"llm: {now['rows']:,} rows, {now['calls']:,} calls"
-    line += f", {share} % of {now['prompt']:,} prompt tokens from the cache"
-    if now["errors"]:
-        line += f", {now['errors']:,} errors"
+    full = BAR * now["rows"] // max(1, now["asked"])
+    share = round(100 * now["cached"] / max(1, now["prompt"]))
+    line = f"llm [{'#' * full}{'-' * (BAR - full)}] {now['rows']:,} of {now['asked']:,} rows"
     if last is not None and (seconds := time.monotonic() - last[0]) > 0:
         done = now["prompt"] + now["output"] - last[1]["prompt"] - last[1]["output"]
         line += f", {round(done / seconds):,} tokens/s"
-    return line
+    line += f", {share} % of the prompt tokens from the cache"
+    return line + (f", {now['errors']:,} errors" if now["errors"] else "")
