@@ -25,7 +25,7 @@ from spark_llm.tables import show_tables
 ABOUT = """\
 The embedded model answers first queries without a download. For real work set spark.llm.model, for example to
 Qwen/Qwen3-0.6B on a laptop's CPU, or to Qwen/Qwen3-4B, Qwen/Qwen3-8B, Qwen/Qwen3-32B on a GPU of 16, 24, 80 GB."""
-DEMO = ("01_first_query", "02_classify", "03_filter")
+DEMO = ("01_first_query", "02_classify", "03_filter", "04_extract", "05_answer_over_contexts", "08_real_questions")
 CHATTER = ("Time taken:", "WARNING: Using incubator modules", "Setting ", "To adjust logging", "Spark master:")
 QUIET = {
     "spark.sql.catalogImplementation": "in-memory",

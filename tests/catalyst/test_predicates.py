@@ -96,19 +96,3 @@ def test_a_join_on_labels_asks_each_row_once(asking, test):
     assert "Join Inner, (true" not in plan
     rows, _ = asking.rows(query, optimize_joins_enabled="false")
     assert sorted(rows) == sorted(plain)
-
-
-def test_declared_dependencies_reach_the_field_order(asking):
-    """The statement's text tells the planner which fields go together."""
-    asking.spark.sql(
-        "CREATE OR REPLACE TEMP VIEW wide AS SELECT id % 10 AS g, concat('medium ', id % 20) AS m, t FROM thousand"
-    )
-    asking.spark.conf.set("spark.llm.planner.sampleRows", "2000")
-    query = "SELECT llm('p', g, m, t) FROM wide"
-    alone = explained(asking.spark, query)
-    asking.spark.conf.set("spark.llm.dependencies", '{"wide": ["m -> t"]}')
-    declared = explained(asking.spark, query)
-    asking.spark.conf.unset("spark.llm.dependencies")
-    asking.spark.conf.set("spark.llm.planner.sampleRows", "0")
-    assert "fields: m, g, t" in alone
-    assert "fields: m, t, g" in declared

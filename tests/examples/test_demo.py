@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from spark_llm.cli import DEMO
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -18,10 +20,10 @@ def test_demo_shows_rows_and_a_report():
     command = [str(Path(sys.executable).with_name("spark-llm")), "demo"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=540, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    for file in sorted((ROOT / "sql_examples").glob("0[1-3]*.sql")):
-        assert f"== sql_examples/{file.name}\n" in done.stdout
-    assert len(re.findall(r"^-+(  -+)*$", done.stdout, flags=re.MULTILINE)) == 3  # a table each
+    for name in DEMO:
+        assert f"== sql_examples/{name}.sql\n" in done.stdout
+    assert len(re.findall(r"^-+(  -+)*$", done.stdout, flags=re.MULTILINE)) == len(DEMO)  # a table each
     reports = re.findall(r"^spark-llm: .*", done.stderr, flags=re.MULTILINE)
-    assert len(reports) == 3
+    assert len(reports) == len(DEMO)
     for word in ("rows", "calls", "distinct calls", "prompt tokens", "cached", "output tokens"):
         assert all(word in report for report in reports)

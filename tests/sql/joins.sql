@@ -32,6 +32,6 @@ SELECT a.id, b.id FROM v a RIGHT JOIN v b ON a.id = b.id AND llm_filter('s', a.g
 -- labels of either side: each row is asked once, not each pair
 SELECT a.id, b.id FROM v a JOIN v b ON llm_classify(a.t, array('x', 'y')) = llm_classify(b.t, array('x', 'y')) AND a.id < b.id;
 
--- calls: 10
--- where a key reduces the pairs, what is left is asked
+-- calls: 20
+-- where a key reduces the pairs, what is left is asked, each call by itself
 SELECT a.id FROM v a JOIN v b ON a.id = b.id AND llm('p', a.g) = llm('p', b.g);
