@@ -164,12 +164,18 @@ def _load_xgrammar() -> ModuleType:
     if "transformers" in sys.modules:
         return import_module("xgrammar")
     stand_in = ModuleType("transformers")
-    stand_in.__getattr__ = lambda name: type(name, (), {})  # type: ignore[method-assign]
+    stand_in.__getattr__ = _empty_class  # type: ignore[method-assign]
     sys.modules["transformers"] = stand_in
     try:
         return import_module("xgrammar")
     finally:
         del sys.modules["transformers"]
+
+
+def _empty_class(name: str) -> type:
+    if name.startswith("__"):  # what `inspect` asks of every module
+        raise AttributeError(name)
+    return type(name, (), {})
 
 
 def _mask_of(tokens: list[int], words: int) -> Mask:

@@ -131,7 +131,9 @@ class Settings:
         """What the endpoint engine is told, under the names it uses."""
         check_file(self.text("endpoint.keyFile"), self.text("files.allowed"))
         texts = {argument: self.text(name) for name, argument in ENDPOINT_TEXTS.items()}
-        return texts | {argument: self.number(name) for name, argument in ENDPOINT_NUMBERS.items()}
+        numbers = {argument: self.number(name) for name, argument in ENDPOINT_NUMBERS.items() if self.text(name)}
+        numbers.setdefault("price_cached", numbers.get("price_prompt", 0.0))
+        return texts | numbers
 
 
 def conf_markdown() -> str:

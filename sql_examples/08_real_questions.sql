@@ -8,9 +8,13 @@ USING parquet OPTIONS (path 'sql_examples/data/xquad_rag.parquet');
 
 SELECT
   question,
-  llm('Answer the question from the contexts.', question,
-      array(context1, context2, context3, context4, context5) AS contexts,
+  llm('Answer the question from the contexts.', question, contexts,
       unordered => array('contexts'), max_tokens => 16) AS answered,
   answer AS expected
-FROM (SELECT * FROM real_questions ORDER BY question LIMIT 8)
+FROM (
+  SELECT question, array(context1, context2, context3, context4, context5) AS contexts, answer
+  FROM real_questions
+  ORDER BY question
+  LIMIT 8
+)
 ORDER BY question;

@@ -8,7 +8,7 @@ from pathlib import Path
 from runpy import run_path
 
 import pytest
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 
 pytestmark = pytest.mark.spark
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +27,12 @@ def rows_of(spark, file: Path) -> list[tuple[str, DataFrame]]:
 
 
 def answers(spark, file: Path) -> list[tuple[str, Counter]]:
-    return [(statement, Counter(map(repr, frame.collect()))) for statement, frame in rows_of(spark, file)]
+    return [(statement, Counter(map(shown, frame.collect()))) for statement, frame in rows_of(spark, file)]
+
+
+def shown(row: Row) -> str:
+    """A row without `answered`: over unordered elements the stub's answer depends on the planner's order."""
+    return repr({name: value for name, value in row.asDict().items() if name != "answered"})
 
 
 def run_script() -> dict:
@@ -86,5 +91,5 @@ def test_dataframe_script(spark, calls):
 def test_examples_are_in_reading_order():
     assert [file.stem.split("_", 1)[1] for file in FILES] == [
         "first_query", "classify", "filter", "extract", "answer_over_contexts", "deduplicated_join",
-        "two_predicates_explain",
+        "two_predicates_explain", "real_questions",
     ]  # fmt: skip
