@@ -33,7 +33,7 @@ class LocalExchange(Exchange):
         self._totals = ClientTotals()
 
     @classmethod
-    def shared(cls, model: ModelRef, call: Call, terms: Terms) -> LocalExchange:
+    def shared(cls, model: ModelRef, call: Call, terms: Terms | None = None) -> LocalExchange:
         """An exchange with this process's engine of `model`, created on first use; one exchange at a time."""
         return cls(_engine(model), call, terms)
 
