@@ -38,6 +38,8 @@ Batch = Sequence[pa.Array]
 MIN_CALLS_FOR_ERROR_RATE = 100
 MEMORY_BYTES = 4 << 20
 """Answers that a task remembers from one window to the next; the worker remembers more, for all tasks."""
+FIRST_ROWS = 1024
+"""Rows of a task's first window: the engine begins with them while the next, larger window is planned."""
 
 
 class Window:
@@ -102,6 +104,8 @@ class CallRunner:
 
     def _sizes(self) -> Iterator[int]:
         most = self.settings.integer("window.rows")
+        if not self.spec.limit:
+            yield min(FIRST_ROWS, most)
         size = min(self.spec.limit or most, most)
         while True:
             yield size
