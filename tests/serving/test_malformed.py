@@ -23,6 +23,8 @@ from spark_llm.serving.worker.ensure import call_options, connect, ensure
 
 from tests.serving.worker_kit import alive, drain, requests, wait_until
 
+pytestmark = pytest.mark.slow  # a worker, or many, for every test
+
 CALL = Call("c", "p")
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),

@@ -17,6 +17,8 @@ from spark_llm.serving.worker.residents import Model, Residents
 from spark_llm.top import run_top, table
 from tests.serving.worker_kit import alive, drain, failure_of, requests, wait_until
 
+pytestmark = pytest.mark.slow  # a worker, or many, for every test
+
 CALL = Call("c", "p")
 MIB = 1 << 20
 

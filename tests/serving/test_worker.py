@@ -16,6 +16,8 @@ from spark_llm.serving.worker.rendezvous import Endpoint
 
 from tests.serving.worker_kit import drain, failure_of, requests, wait_until
 
+pytestmark = pytest.mark.slow  # a worker, or many, for every test
+
 CALL = Call("c", "p")
 
 
