@@ -23,7 +23,7 @@ object CallMetrics {
   }
 
   private def sum(name: String, parts: Seq[Expression]): NamedExpression = {
-    val total = parts.map(part => Coalesce(Seq(part, Literal(0L)))).reduce[Expression](Add(_, _))
+    val total = parts.map(part => Coalesce(Seq(part, Literal(0L)))).reduce[Expression](new Add(_, _))
     Alias(new Sum(total).toAggregateExpression(), name)()
   }
 }
