@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from spark_llm.executor.conjunction import ConjunctionRunner
 from spark_llm.executor.runner import CallRunner
@@ -50,7 +51,13 @@ def _arrow_columns(batch: Any) -> list[pa.Array]:
 def _arrow_column(column: Any) -> pa.Array:
     if isinstance(column, pa.ChunkedArray):
         return column.combine_chunks()
-    return column if isinstance(column, pa.Array) else pa.array(column, type=pa.string(), from_pandas=True)
+    return column if isinstance(column, pa.Array) else _text(column)
+
+
+def _text(series: pd.Series) -> pa.Array:
+    """Strings or their bytes, which need not be valid UTF-8: the runner gives each such row an error of its own."""
+    options = pc.CastOptions(pa.string(), allow_invalid_utf8=True)
+    return pc.cast(pa.array(series, type=pa.binary(), from_pandas=True), options=options)
 
 
 def _to_pandas(result: pa.StructArray) -> pd.DataFrame:

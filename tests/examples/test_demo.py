@@ -24,6 +24,7 @@ def test_demo_shows_rows_and_a_report():
         assert f"== sql_examples/{name}.sql\n" in done.stdout
     assert len(re.findall(r"^-+(  -+)*$", done.stdout, flags=re.MULTILINE)) == len(DEMO)  # a table each
     reports = re.findall(r"^spark-llm: .*", done.stderr, flags=re.MULTILINE)
-    assert len(reports) == len(DEMO)
+    asked = [report for report in reports if not report.startswith("spark-llm: expected ")]
+    assert len(asked) == len(reports) - len(asked) == len(DEMO)  # what was asked, and how that was foreseen
     for word in ("rows", "calls", "distinct calls", "prompt tokens", "cached", "output tokens"):
-        assert all(word in report for report in reports)
+        assert all(word in report for report in asked)

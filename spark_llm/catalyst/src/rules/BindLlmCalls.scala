@@ -9,7 +9,7 @@ import org.apache.spark.sql.catalyst.expressions._
 import org.apache.spark.sql.catalyst.plans.logical.{LogicalPlan, Project}
 import org.apache.spark.sql.catalyst.rules.Rule
 import org.apache.spark.sql.sparkllm.SparkPython
-import org.apache.spark.sql.types.DataType
+import org.apache.spark.sql.types.{BinaryType, DataType}
 
 /** Binds every call that is left to a stock Python UDF, which Spark's own rules then extract and run. */
 object BindLlmCalls extends Rule[LogicalPlan] {
@@ -64,7 +64,9 @@ object BindLlmCalls extends Rule[LogicalPlan] {
     val python = PythonInterpreter.current()
     val command = PythonPickle.command(spec, resultType.json)
     // A Python UDF needs a column to know its rows by.
-    val arguments = if (rendered.isEmpty) Seq(Literal("")) else rendered
+    val columns = if (rendered.isEmpty) Seq(Literal("")) else rendered
+    // Through pandas, a string of invalid UTF-8 would fail in PySpark before our code sees it; bytes pass.
+    val arguments = if (evalType == PandasIterator) columns.map(Cast(_, BinaryType)) else columns
     SparkPython.udf(function, command, python.executable, python.version, resultType, arguments, evalType)
   }
 
