@@ -9,6 +9,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import IO, Any
 
@@ -105,16 +106,25 @@ def _not_started(rendezvous: Rendezvous, detail: str) -> EngineFailure:
     return EngineFailure(condition="LLM_WORKER_START", message=message, remedy=f"Read its log at {rendezvous.log}.")
 
 
-def main() -> None:
-    """Command line of Spark's executor plugin: prints the worker's process id and location as JSON."""
+def read_options(options: Sequence[str] | None = None) -> tuple[WorkerConf, str | None]:
+    """Each field of `WorkerConf` as an option, and the application; from the command line where none are given."""
     parser = argparse.ArgumentParser(description=__doc__)
     for setting in fields(WorkerConf):
-        kind: Any = {"float": float, "int": int, "bool": "true".__eq__}.get(str(setting.type), str)
+        kind: Any = {"float": float, "int": int, "bool": _is_true}.get(str(setting.type), str)
         parser.add_argument(f"--{setting.name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS)
     parser.add_argument("--application", help="also take the lease of this application")
-    arguments = vars(parser.parse_args())
+    arguments = vars(parser.parse_args(options))
     application = arguments.pop("application")
-    conf = WorkerConf(**arguments)
+    return WorkerConf(**arguments), application
+
+
+def _is_true(text: str) -> bool:
+    return text.lower() == "true"
+
+
+def main() -> None:
+    """Command line of Spark's executor plugin: prints the worker's process id and location as JSON."""
+    conf, application = read_options()
     try:
         endpoint = ensure(conf)
     except EngineFailure as failure:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import cast
+from dataclasses import fields
+from typing import Any, cast
 
 from pyspark import TaskContext
 
@@ -96,20 +98,20 @@ def terms(settings: Settings) -> Terms:
 
 
 def worker_conf(settings: Settings) -> WorkerConf:
-    """How to find, start and bound the host's worker."""
-    return WorkerConf(
-        dir=settings.text("worker.dir"),
-        idle_seconds=settings.number("worker.idleSeconds"),
-        start_seconds=settings.number("worker.startSeconds"),
-        hang_seconds=settings.number("worker.hangSeconds"),
-        inflight_bytes=settings.integer("worker.inflightBytes"),
-        queue_bytes=settings.integer("worker.queueBytes"),
-        memo_bytes=settings.integer("worker.memoBytes"),
-        memo_total_bytes=settings.integer("worker.memoTotalBytes"),
-        memory_bytes=settings.integer("worker.memoryBytes"),
-        models=settings.integer("worker.models"),
-        metrics_port=settings.integer("worker.metricsPort"),
-        log_prompts=settings.flag("worker.logPrompts"),
-        python=settings.text("python") or sys.executable,
-        gpus=visible_gpus(),
-    )
+    """How to find, start and bound the host's worker: each `spark.llm.worker.*` is the field of its name."""
+    read: dict[str, Callable[[str], Any]] = {
+        "str": settings.text,
+        "float": settings.number,
+        "int": settings.integer,
+        "bool": settings.flag,
+    }
+    conf: dict[str, Any] = {"python": settings.text("python") or sys.executable, "gpus": visible_gpus()}
+    for field in fields(WorkerConf):
+        if field.name not in conf:
+            conf[field.name] = read[str(field.type)](f"worker.{_camel(field.name)}")
+    return WorkerConf(**conf)
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))

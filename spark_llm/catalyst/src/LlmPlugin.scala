@@ -60,11 +60,10 @@ class WorkerKeeper extends ExecutorPlugin {
   private def startWorker(context: PluginContext): Unit = {
     val python = Seq(setting(conf, "python"), conf.get("spark.pyspark.python", ""), sys.env.getOrElse("PYSPARK_PYTHON", ""))
       .find(_.nonEmpty).getOrElse("python3")
-    val command = Seq(python, "-m", "spark_llm.serving.worker.ensure") ++
-      Seq("dir" -> "worker.dir", "idle-seconds" -> "worker.idleSeconds", "start-seconds" -> "worker.startSeconds",
-        "inflight-bytes" -> "worker.inflightBytes", "memo-bytes" -> "worker.memoBytes",
-        "memory-bytes" -> "worker.memoryBytes", "models" -> "worker.models", "metrics-port" -> "worker.metricsPort")
-        .flatMap { case (option, name) => Seq(s"--$option", setting(conf, name)) }
+    val options = Tables.confKeys("spark.llm.worker.").filterNot(_.endsWith(".eager")).map { key =>
+      s"--${key.split('.').last.replaceAll("([A-Z])", "-$1").toLowerCase}=${conf.get(key, Tables.confDefault(key))}"
+    }
+    val command = Seq(python, "-m", "spark_llm.serving.worker.ensure") ++ options
     val builder = new ProcessBuilder(command.asJava).redirectOutput(ProcessBuilder.Redirect.DISCARD)
       .redirectError(ProcessBuilder.Redirect.INHERIT)
     Option(context.resources().get("gpu")).foreach { gpus =>

@@ -32,6 +32,9 @@ object Tables {
 
   def condition(name: String): JsonNode = conditions.get(name)
 
+  /** All settings below a prefix. */
+  def confKeys(prefix: String): Seq[String] = settings.fieldNames.asScala.filter(_.startsWith(prefix)).toSeq
+
   /** The default of a setting; none for a key that does not exist. */
   def confDefault(key: String): String = Option(settings.get(key)).fold("")(_.get("default").asText)
 
