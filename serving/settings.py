@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from spark_llm.serving.arguments import read_arguments
 from spark_llm.serving.core import EngineFailure
 from spark_llm.serving.footprint import KV_SHARE, MAX_DEFAULT_KV_TOKENS, host_memory
 from spark_llm.serving.models.config import DecoderConfig
 from spark_llm.serving.scheduler.dlpm import QUANTUM
 from spark_llm.serving.scheduler.policies import DEFAULT_POLICY, POLICIES
+
+from spark_llm.errors import LlmError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -42,21 +46,9 @@ class NativeSettings:
         EngineFailure
             `LLM_BAD_CONF`, naming the accepted settings.
         """
-        types = {field.name: type(field.default) for field in fields(cls)}
-        for name, value in args.items():
-            if name not in types:
-                raise _bad(args, f"unknown setting '{name}'; accepted: {', '.join(types)}")
-            negative = isinstance(value, int) and value < 0
-            if type(value) is not types[name] or negative:
-                raise _bad(args, f"'{name}' must be a {types[name].__name__}, not negative")
-        settings = cls(**args)
-        for name, accepted in (("dtype", ["auto", *DTYPES]), ("policy", list(POLICIES))):
-            if getattr(settings, name) not in accepted:
-                raise _bad(args, f"'{name}' must be one of {', '.join(accepted)}")
-        for name in ("max_batch_tokens", "max_running", "page_size", "quantum", "requests_per_minute"):
-            if not getattr(settings, name):
-                raise _bad(args, f"'{name}' must be positive")
-        return settings
+        choices = {"dtype": ["auto", *DTYPES], "policy": POLICIES}
+        positive = ("max_batch_tokens", "max_running", "page_size", "quantum", "requests_per_minute")
+        return cls(**read_arguments(cls, args, partial(_refused, args), choices=choices, positive=positive))
 
     def torch_device(self) -> torch.device:
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
@@ -84,6 +76,6 @@ def _memory(device: torch.device) -> int:
     return host_memory()
 
 
-def _bad(args: Mapping[str, Any], detail: str) -> EngineFailure:
-    message = f"spark.llm.engine.args = '{dict(args)}' is not usable: {detail}."
-    return EngineFailure("LLM_BAD_CONF", message, "See docs/configuration.md.")
+def _refused(args: Mapping[str, Any], _: str, detail: str) -> EngineFailure:
+    error = LlmError("LLM_BAD_CONF", key="spark.llm.engine.args", value=dict(args), detail=detail)
+    return EngineFailure(error.condition, error.message, error.remedy)

@@ -6,11 +6,12 @@ import ipaddress
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from spark_llm.serving.arguments import read_arguments
 from spark_llm.serving.core import EngineFailure
 from spark_llm.serving.scheduler.policies import DEFAULT_POLICY, POLICIES
 
@@ -68,17 +69,9 @@ class EndpointSettings:
         EngineFailure
             `LLM_BAD_CONF`. What was passed is not repeated where it may hold a secret.
         """
-        known = {one.name: one for one in fields(cls)}
-        if unknown := sorted(set(args) - set(known)):
-            raise bad_conf(unknown[0], f"the endpoint engine has no such setting; accepted: {', '.join(known)}")
-        values = {name: _typed(name, value, str(known[name].type)) for name, value in args.items()}
-        values["url"] = _base_url(values.get("url", ""))
-        for name, accepted in (("structured", STRUCTURED), ("policy", POLICIES)):
-            if name in values and values[name] not in accepted:
-                raise bad_conf(name, f"accepted: {', '.join(accepted)}")
-        if values.get("concurrency", 1) < 1:
-            raise bad_conf("concurrency", "it must be at least 1")
-        return cls(**values)
+        choices = {"structured": STRUCTURED, "policy": POLICIES}
+        values = read_arguments(cls, args, bad_conf, choices=choices, positive=("concurrency",))
+        return cls(**values | {"url": _base_url(values.get("url", ""))})
 
     def api_key(self) -> str | None:
         """The key, from the file if one is set, else from the environment; None where there is none.
@@ -107,18 +100,6 @@ def is_loopback(host: str) -> bool:
 
 def bad_conf(name: str, detail: str) -> EngineFailure:
     return failure("LLM_BAD_CONF", key=f"endpoint setting {name}", value="…", detail=detail)
-
-
-def _typed(name: str, value: Any, kind: str) -> Any:
-    numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind in ("int", "float"):
-        if not numeric or value < 0:
-            raise bad_conf(name, "it must be a number, not negative")
-        return int(value) if kind == "int" else float(value)
-    accepted = {"str": str, "bool": bool}.get(kind, Mapping)
-    if not isinstance(value, accepted):
-        raise bad_conf(name, f"it must be a {accepted.__name__}")
-    return value
 
 
 def _base_url(url: str) -> str:
