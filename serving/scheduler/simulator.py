@@ -10,7 +10,7 @@ Cached prefixes are those used last, up to a number of them; answers have their 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -225,3 +225,20 @@ class Simulator:
             self._cached.move_to_end(request.prefix)
             if len(self._cached) > self._prefixes:
                 self._cached.popitem(last=False)
+
+
+def run_hosts(
+    requests: Iterable[SimulatedRequest],
+    simulators: Mapping[str, Simulator],
+    choose: Callable[[SimulatedRequest, Mapping[str, int]], str],
+) -> None:
+    """Send each request to the host that `choose` names, told how many of its tokens are cached where; run them all."""
+    load: dict[str, list[SimulatedRequest]] = {host: [] for host in simulators}
+    sent: dict[str, set[int]] = {host: set() for host in simulators}
+    for request in requests:
+        host = choose(request, {name: request.shared * (request.prefix in sent[name]) for name in simulators})
+        sent[host].add(request.prefix)
+        load[host].append(request)
+    for host, simulator in simulators.items():
+        simulator.submit(load[host])
+        simulator.run()

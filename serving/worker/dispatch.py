@@ -192,8 +192,7 @@ class Dispatch:
             usage = Usage() if number else row.usage
             own = Finished(request_id, row.text, row.finish_reason, usage, error, shared=number > 0)
             stream.open.pop(request_id, None)
-            waited = time.monotonic() - question.asked_at
-            stream.client.count(own, waited=waited, cost=stream.price.cost(usage))
+            stream.count(own, waited=time.monotonic() - question.asked_at)
             if question.key is not None and row.text is not None:
                 stream.client.memo.put(question.key, (row.text, row.finish_reason))
             deliveries.setdefault(stream, []).append((own, question.size))

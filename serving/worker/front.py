@@ -19,7 +19,6 @@ import pyarrow as pa
 from pyarrow import flight
 from spark_llm.serving.core import EngineFailure
 from spark_llm.serving.protocol import DOWN, StreamHeader, check_requests, failure_to_dict, read_report, to_metadata
-from spark_llm.serving.worker.dispatch import Dispatch
 from spark_llm.serving.worker.host import Host
 from spark_llm.serving.worker.metrics import serve_metrics
 from spark_llm.serving.worker.process import end_orphans
@@ -63,21 +62,21 @@ class Front(flight.FlightServerBase):  # type: ignore[misc]
     ) -> None:
         writer.begin(DOWN)
         try:
-            stream, dispatch = self._host.open(StreamHeader.from_json(descriptor.command), context.is_cancelled)
+            stream = self._host.open(StreamHeader.from_json(descriptor.command), context.is_cancelled)
         except EngineFailure as failure:
             writer.write_metadata(to_metadata({"failure": failure_to_dict(failure)}))
             return
         sender = threading.Thread(target=stream.send_to, args=(writer,), daemon=True)
         sender.start()
         try:
-            self._read(stream, dispatch, reader)
+            self._read(stream, reader)
         except EngineFailure as failure:
             stream.fail(failure)
         finally:
-            self._host.close(stream, dispatch)
+            self._host.close(stream)
             sender.join()
 
-    def _read(self, stream: Stream, dispatch: Dispatch, reader: flight.MetadataRecordBatchReader) -> None:
+    def _read(self, stream: Stream, reader: flight.MetadataRecordBatchReader) -> None:
         while True:
             try:
                 chunk = reader.read_chunk()
@@ -87,7 +86,7 @@ class Front(flight.FlightServerBase):  # type: ignore[misc]
                 self._host.report(stream, *report)
             if chunk.data is not None:
                 check_requests(chunk.data)
-                self._host.ask(stream, dispatch, chunk.data)
+                self._host.ask(stream, chunk.data)
 
     def do_action(self, _context: flight.ServerCallContext, action: flight.Action) -> list[flight.Result]:
         if action.type == "shutdown":

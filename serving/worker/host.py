@@ -38,10 +38,8 @@ class Host:
         self._residents = Residents(changed, conf.memory_bytes, conf.models or int(bool(conf.gpus)))
         self._started = self._last_stream = time.time()
 
-    def open(self, header: StreamHeader, gone: Callable[[], bool] = lambda: False) -> tuple[Stream, Dispatch]:
+    def open(self, header: StreamHeader, gone: Callable[[], bool] = lambda: False) -> Stream:
         """Begin a stream, and start a replica of its model once there is memory for it.
-
-        All requests of a stream go to one replica: a task's rows are sorted by prefix, so prefixes stay whole.
 
         Raises
         ------
@@ -51,13 +49,11 @@ class Host:
         with self._lock:
             model = self._residents.admit(self._model(header.model), self._conf.start_seconds, gone)
             model.last_used = time.monotonic()
-            dispatch = min(model.dispatches, key=lambda dispatch: dispatch.streams)
-            dispatch.start()
-            dispatch.streams += 1
+            dispatch = model.placement.place(header)
             client = self._clients.open(header.client, header.pool)
-            stream = Stream(header, client, Share(self._room, self._conf.inflight_bytes))
+            stream = Stream(header, client, Share(self._room, self._conf.inflight_bytes), model, dispatch)
             self._streams.add(stream)
-        return stream, dispatch
+        return stream
 
     def _model(self, model: ModelRef) -> Model:
         return Model(model, self._dispatches(model), footprint(model, on_gpu=bool(self._conf.gpus)))
@@ -74,26 +70,26 @@ class Host:
         prompts = PromptLog(log.with_suffix(".prompts")) if self._conf.log_prompts else None
         return [Dispatch(start, self._lock, str(log), prompts) for start in starters]
 
-    def ask(self, stream: Stream, dispatch: Dispatch, batch: pa.RecordBatch) -> None:
+    def ask(self, stream: Stream, batch: pa.RecordBatch) -> None:
         """Take a batch of requests of `stream`, waiting while it has too many bytes in flight."""
         stream.share.wait()
         stream.check_deadline(time.time())
-        dispatch.ask(stream, batch)
+        stream.dispatch.ask(stream, batch)
 
     def report(self, stream: Stream, calls: int, errors: list[RowError]) -> None:
         """Add what the executor found itself to the client's totals."""
         with self._lock:
             stream.client.report(calls, errors)
 
-    def close(self, stream: Stream, dispatch: Dispatch) -> None:
+    def close(self, stream: Stream) -> None:
         """End a stream; what only it waited for is cancelled."""
-        dispatch.cancel(stream)
+        stream.dispatch.cancel(stream)
         stream.end()
         with self._lock:
-            dispatch.streams -= 1
             self._streams.discard(stream)
             self._clients.close(stream.client)
-            self._residents.used_last(dispatch)
+            stream.model.placement.end(stream.dispatch, stream.client.name, stream.served)
+            self._residents.used_last(stream.model)
             self._last_stream = time.time()
 
     def tend(self) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Condition
 from typing import Any
 
 from spark_llm.serving.core import EngineFailure, ModelRef
 from spark_llm.serving.footprint import BUDGET_SHARE, host_memory, resident_bytes
 from spark_llm.serving.worker.dispatch import Dispatch
+from spark_llm.serving.worker.placement import Placement
 
 from spark_llm.errors import LlmError
 
@@ -28,6 +29,10 @@ class Model:
     needed: int
     last_used: float = 0.0
     leaving: bool = False
+    placement: Placement = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.placement = Placement(self.dispatches)
 
     @property
     def streams(self) -> int:
@@ -99,11 +104,9 @@ class Residents:
                 raise self._refused(model.ref, resident.to_load, f"and other queries were busy for {seconds:g} seconds")
             self._lock.wait(LOOK_SECONDS)
 
-    def used_last(self, dispatch: Dispatch) -> None:
-        """A stream of this replica has ended: whoever waits for memory may look again."""
-        for model in self.models.values():
-            if dispatch in model.dispatches:
-                model.last_used = time.monotonic()
+    def used_last(self, model: Model) -> None:
+        """A stream of this model has ended: whoever waits for memory may look again."""
+        model.last_used = time.monotonic()
         self._lock.notify_all()
 
     def _fits(self, model: Model) -> bool:

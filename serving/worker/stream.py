@@ -14,12 +14,17 @@ from spark_llm.serving.core import EngineFailure, Finished
 from spark_llm.serving.limits import check_deadline, check_rows
 from spark_llm.serving.price import Price
 from spark_llm.serving.protocol import StreamHeader, failure_to_dict, finished_to_batch, to_metadata
+from spark_llm.serving.scheduler.cost import TokenCost
 from spark_llm.serving.worker.clients import Client
 from spark_llm.serving.worker.question import Question
 from spark_llm.serving.worker.room import Share
 
 if TYPE_CHECKING:
     from pyarrow import flight
+    from spark_llm.serving.worker.dispatch import Dispatch
+    from spark_llm.serving.worker.residents import Model
+
+COST = TokenCost()
 
 
 @dataclass(slots=True)
@@ -33,10 +38,13 @@ class _Delivery:
 class Stream:
     """Requests in flight of one exchange, and its outgoing queue.
 
-    `open` (guarded by the front's lock) maps the request ids in flight to their questions.
+    `open` (guarded by the front's lock) maps the request ids in flight to their questions. `dispatch` is that of the
+    model's replica which answers them, `served` what they cost there so far.
     """
 
-    def __init__(self, header: StreamHeader, client: Client, share: Share) -> None:
+    def __init__(self, header: StreamHeader, client: Client, share: Share, model: Model, dispatch: Dispatch) -> None:
+        self.model, self.dispatch = model, dispatch
+        self.served = 0.0
         self.client, self.payer, self.domain, self.terms = client, header.payer, header.domain, header.terms
         self.call = json.dumps(header.call.to_dict())
         self.asked_as = header.model.key + json.dumps(asdict(replace(header.call, call_id="")))
@@ -70,6 +78,12 @@ class Stream:
         """Raise EngineFailure once the stream's query has asked too many rows."""
         self.client.asked += rows
         check_rows(self.terms, self.client.asked)
+
+    def count(self, row: Finished, waited: float) -> None:
+        """Account a row that the engine has finished."""
+        usage = row.usage
+        self.served += COST(usage.prompt - usage.cached, usage.output)
+        self.client.count(row, waited=waited, cost=self.price.cost(usage))
 
     def deliver(self, rows: list[Finished], freed: int) -> None:
         self._outbox.put(_Delivery(rows, freed))

@@ -61,7 +61,7 @@ class Case:
     def close(self, model):
         with self.lock:
             model.dispatches[0].streams -= 1
-            self.residents.used_last(model.dispatches[0])
+            self.residents.used_last(model)
 
     @property
     def loaded(self):
