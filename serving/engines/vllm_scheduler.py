@@ -13,7 +13,7 @@ from typing import Any
 
 from spark_llm.serving.core import ClientRef
 from spark_llm.serving.scheduler.policies import create_policy
-from spark_llm.serving.scheduler.policy import Policy
+from spark_llm.serving.scheduler.policy import CHARGED_TOKENS, Policy
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.request_queue import RequestQueue
@@ -116,9 +116,10 @@ class SharingScheduler(AsyncScheduler):  # type: ignore[misc]
         super()._update_after_schedule(scheduler_output)
         for request_id in scheduler_output.num_scheduled_tokens:
             request = self.requests[request_id]
-            computed = min(request.num_computed_tokens, request.num_prompt_tokens)
-            if self.sharing.is_running(request_id):
-                self.sharing.serve(request_id, computed, request.num_output_tokens)
+            computed, prompt = request.num_computed_tokens, request.num_prompt_tokens
+            told = computed <= prompt or not request.num_output_tokens % CHARGED_TOKENS
+            if told and self.sharing.is_running(request_id):
+                self.sharing.serve(request_id, min(computed, prompt), request.num_output_tokens)
 
     def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
         self.sharing.finish(request.request_id, request.num_output_tokens)

@@ -48,11 +48,12 @@ class Deficits:
 
     def ready(self) -> list[str]:
         """Those who wait and have credit, after as many refills as it takes for one to have some."""
-        if (most := max(self.credit[name] for name in self.waiting)) <= 0:
-            rounds = math.floor(-most / self.quantum) + 1
-            self.refills += rounds
-            for name in self.waiting:
-                self.credit[name] += rounds * self.quantum
+        if ready := [name for name in self.waiting if self.credit[name] > 0]:
+            return ready
+        rounds = math.floor(-max(self.credit[name] for name in self.waiting) / self.quantum) + 1
+        self.refills += rounds
+        for name in self.waiting:
+            self.credit[name] += rounds * self.quantum
         return [name for name in self.waiting if self.credit[name] > 0]
 
 

@@ -21,6 +21,8 @@ from spark_llm.serving.scheduler.cost import Cost, MeanLength, TokenCost
 
 RequestId = Any
 """Whatever the driver tells requests apart by; hashable."""
+CHARGED_TOKENS = 4
+"""Drivers with many requests in flight tell of answer tokens so many at a time: what they tell costs time."""
 KNOWN_CLIENTS = 4096
 """Clients whose state is kept; beyond it the oldest idle one is forgotten and returns as a new one."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from spark_llm.serving.cache.pages import Pages
 from spark_llm.serving.cache.radix import PrefixCache
-from spark_llm.serving.scheduler.policy import FirstComeFirstServed, Policy
+from spark_llm.serving.scheduler.policy import CHARGED_TOKENS, FirstComeFirstServed, Policy
 from spark_llm.serving.scheduler.sequence import Sequence
 
 
@@ -190,7 +190,9 @@ class Scheduler:
 
     def _compute(self, step: Step, sequence: Sequence, end: int) -> None:
         start, sequence.computed = sequence.computed, end
-        self.policy.serve(sequence.request_id, min(end, sequence.prompt_length), len(sequence) - sequence.prompt_length)
+        output = len(sequence) - sequence.prompt_length
+        if start < sequence.prompt_length or not output % CHARGED_TOKENS:
+            self.policy.serve(sequence.request_id, min(end, sequence.prompt_length), output)
         step.chunks.append(Chunk(sequence, start, end, sequence.table))
         if start < sequence.prompt_length:
             self.prefill_tokens += min(end, sequence.prompt_length) - start
