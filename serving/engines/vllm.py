@@ -182,14 +182,23 @@ class VllmEngine:
         self._running.add(request.request_id)
 
     def _adapter(self, request: Request) -> LoRARequest | None:
-        if not request.adapter:
+        """Load the request's adapter when it is first asked for: vLLM would end with one that does not load."""
+        name = request.adapter
+        if not name:
             return None
         if self._engine.vllm_config.lora_config is None:
             raise EngineFailure("LLM_ROW_FAILED", "the engine could not answer this row: adapters need enable_lora.")
         from vllm.lora.request import LoRARequest
 
-        number = len(self._adapters) + 1
-        return self._adapters.setdefault(request.adapter, LoRARequest(request.adapter, number, request.adapter))
+        if name not in self._adapters:
+            adapter = LoRARequest(name, len(self._adapters) + 1, name)
+            try:
+                self._engine.add_lora(adapter)
+            except Exception as problem:  # whatever vLLM, safetensors or JSON say of its files
+                message = f"the engine could not answer this row: the adapter does not load ({type(problem).__name__})."
+                raise EngineFailure("LLM_ROW_FAILED", message) from problem
+            self._adapters[name] = adapter
+        return self._adapters[name]
 
     def _finish(self, output: RequestOutput) -> Finished:
         request_id, answer = int(output.request_id), output.outputs[0]

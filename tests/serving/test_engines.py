@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from spark_llm.serving.core import Call, Constraint, ModelRef, Request
+from spark_llm.serving.core import Call, Constraint, ModelRef, Request, Terms
 from spark_llm.serving.prompt import PromptComposer
 from spark_llm.serving.tokenizer import Tokenizer
+from spark_llm.serving.worker.metrics import prometheus_text
 
 from tests.serving.native_checkpoints import oracle, oracle_greedy, write_checkpoint
 from tests.serving.worker_kit import Worker, drain, failure_of, requests, wait_until
@@ -46,12 +47,12 @@ class Door:
         self.model = ModelRef(str(checkpoint), engine, python, {**common, **args})
         self.executions = 0
 
-    def open(self, call, execution=""):
+    def open(self, call, execution="", **options):
         self.executions += 1  # a query of its own: answers are remembered within one
-        return self.worker.exchange(call, execution=execution or str(self.executions), model=self.model)
+        return self.worker.exchange(call, execution=execution or str(self.executions), model=self.model, **options)
 
-    def ask(self, call, rows, **fields):
-        with self.open(call) as exchange:
+    def ask(self, call, rows, *, pool="default", isolation="pool", **fields):
+        with self.open(call, pool=pool, terms=Terms(isolation=isolation)) as exchange:
             exchange.submit([Request(i, call, row, **fields) for i, row in enumerate(rows)])
             answered = drain(exchange, len(rows))
         return [answered[i] for i in range(len(rows))]
@@ -94,6 +95,15 @@ def test_greedy_answers_are_those_of_transformers(door, expected):
 def test_prefixes_are_cached_across_queries(door):
     door.ask(CALL, ROWS)
     assert all(row.usage.cached >= 32 for row in door.ask(CALL, ROWS))
+
+
+@pytest.mark.parametrize("isolation", ["pool", "none"])
+def test_pools_share_cached_prefixes_only_where_they_are_not_kept_apart(door, isolation):
+    call = replace(CALL, instruction=f"{isolation}: is it a comedy, a drama or a documentary, would you say?")
+    one, two, again = (door.ask(call, ROWS[:1], pool=pool, isolation=isolation)[0] for pool in ("a", "b", "a"))
+    assert one.usage.cached < 32 <= again.usage.cached
+    assert (two.usage.cached >= 32) == (isolation == "none")
+    assert one.text == two.text == again.text
 
 
 def test_choices_and_regular_expressions_hold(door):
@@ -168,6 +178,8 @@ def test_capacity_and_counters_are_reported(door, expected):
     assert counters["steps"] > before["steps"]
     assert 0 <= counters["kv_usage"] <= 1
     assert {"running", "waiting", "refills"} <= counters.keys()
+    metrics = prometheus_text(door.worker.client.stats())
+    assert all(f"spark_llm_engine_{name}{{" in metrics for name in ("cached_tokens", "running", "waiting", "kv_usage"))
     capacity = door.worker.client.stats()["models"][0]["capacity"]
     assert (capacity["kv_tokens"], capacity["max_length"], capacity["max_running"]) == (4096, 512, 4)
 

@@ -7,6 +7,8 @@ import types
 from importlib.util import find_spec
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from spark_llm.serving.core import ModelRef
 from spark_llm.serving.engines import create_engine
 from spark_llm.serving.worker.package import link_package
@@ -42,6 +44,29 @@ for policy in ("dlpm", "fcfs"):
 print(json.dumps(runs))
 """
 
+ADAPTERS = """
+import json, sys
+from spark_llm.serving.core import Call, ModelRef, Request
+from spark_llm.serving.engines import create_engine
+
+model, *adapters = sys.argv[1:]
+sizes = {"kv_tokens": 4096, "max_length": 512, "max_running": 8, "dtype": "float32"}
+engine = create_engine(ModelRef(model, "vllm", args={**sizes, "enable_lora": True, "max_loras": 2, "max_lora_rank": 8}))
+call, rows = Call("c", "Is it good? " * 8, max_tokens=12), {}
+
+def ask(first, names):
+    engine.submit([Request(first + i, call, ("film",), adapter=name) for i, name in enumerate(names)])
+    while engine.has_work():
+        rows.update((row.request_id, row) for row in engine.step())
+
+ask(0, [""])  # by itself: vLLM on the CPU computes rows without an adapter by another row's
+ask(1, adapters)
+ask(10, [""])
+ask(11, adapters)
+print(json.dumps([[rows[i].text, rows[i].usage.cached, rows[i].error and rows[i].error.message] for i in sorted(rows)]))
+engine.close()
+"""
+
 
 @pytest.fixture(scope="module")
 def shape(tmp_path_factory):
@@ -51,14 +76,32 @@ def shape(tmp_path_factory):
     return directory
 
 
+def in_vllm(folder, script, *arguments):
+    """What a script prints last, as JSON, in the Python that has vLLM."""
+    environment = {"PYTHONPATH": str(link_package(folder / "python")), "PATH": "/usr/bin:/bin", "HOME": str(folder)}
+    command = [str(PYTHON), "-c", script, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def write_adapter(folder, seed):
+    """A random LoRA adapter for the query projections of a checkpoint of three layers, 128 wide."""
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(seed)
+    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 64, "target_modules": ["q_proj"], "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    names = [f"base_model.model.model.layers.{n}.self_attn.q_proj.lora_{m}.weight" for n in range(3) for m in "AB"]
+    shapes = {"A": (8, 128), "B": (128, 8)}
+    weights = {name: torch.randn(shapes[name.split(".lora_")[1][0]], generator=generator) for name in names}
+    save_file(weights, folder / "adapter_model.safetensors")
+    return folder
+
+
 @needs_vllm
 @pytest.mark.slow
 def test_policies_order_vllms_queue_and_account_for_every_token(shape, tmp_path):
-    environment = {"PYTHONPATH": str(link_package(tmp_path / "python")), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    command = [str(PYTHON), "-c", TWO_CLIENTS, str(shape)]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    fair, fcfs = json.loads(done.stdout.splitlines()[-1])
+    fair, fcfs = in_vllm(tmp_path, TWO_CLIENTS, shape)
     assert fair["rows"] == fcfs["rows"] == 70
     assert fair["light"] < 35
     assert fcfs["light"] == 69
@@ -66,6 +109,22 @@ def test_policies_order_vllms_queue_and_account_for_every_token(shape, tmp_path)
     assert fair["service"] == fair["served"]
     assert fcfs["service"] == fcfs["served"]
     assert fair["kv_usage"] == 0
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_requests_bring_their_adapters_and_one_that_does_not_load_costs_its_rows(tmp_path):
+    model = write_checkpoint(tmp_path / "model", hidden_size=128)
+    one, two = (write_adapter(tmp_path / name, seed) for seed, name in enumerate(("one", "two")))
+    rows = in_vllm(tmp_path, ADAPTERS, model, one, two, tmp_path / "none")
+    first, again = rows[:4], rows[4:]
+    (base, *_), (of_one, *_), (of_two, *_), (absent, _, message) = first
+    assert len({base, of_one, of_two}) == 3
+    assert absent is None
+    assert "the adapter does not load" in message
+    assert [row[1] for row in first[:3]] == [0, 0, 0], "no prefix is shared across adapters"
+    assert [row[0] for row in again] == [row[0] for row in first]
+    assert all(row[1] > 0 for row in again[:3])
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="this Python has vLLM")
