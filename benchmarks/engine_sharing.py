@@ -1,6 +1,7 @@
 """A heavy client queued before a light one at an engine in this process, under one policy: one JSON line.
 
-Runs with the engine's own Python. Input: a JSON object {"model": ModelRef, "heavy": rows, "light": rows, "tokens": n}.
+Runs with the engine's own Python. Input: a JSON object {"model": ModelRef, "heavy": rows, "light": rows, "tokens": n,
+"cost": whether to time the policy instead}.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from spark_llm.serving.core import Call, ClientRef, ModelRef, Request
 from spark_llm.serving.engines import create_engine
 from spark_llm.serving.scheduler.policy import Policy
 from spark_llm.serving.scheduler.simulator import GapMeter
+
+MANY = 1000
+"""Waiting requests at which the policy is timed; twice as many of four clients are submitted."""
 
 
 def policy_of(engine: Any) -> Policy:
@@ -31,6 +36,42 @@ def rows_of(client: str, rows: int, first: int, tokens: int) -> list[Request]:
         )
         for i in range(rows)
     ]
+
+
+class Stopwatch:
+    """Seconds spent in the policy by its driver; the clock's own time counts in."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.seconds = 0.0
+        for name in ("add", "next", "admit", "serve", "finish", "refresh"):
+            setattr(policy, name, self.timed(getattr(policy, name)))
+
+    def timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        clock = time.perf_counter
+
+        def call(*args: Any, **options: Any) -> Any:
+            begin = clock()
+            result = method(*args, **options)
+            self.seconds += clock() - begin
+            return result
+
+        return call
+
+
+def policy_cost(engine: Any, requests: list[Request]) -> dict[str, Any]:
+    """What the policy takes of the steps in which many requests wait."""
+    policy = policy_of(engine)
+    stopwatch = Stopwatch(policy)
+    engine.submit(requests)
+    steps: list[tuple[int, float, float]] = []
+    while engine.has_work():
+        begin, spent = time.perf_counter(), stopwatch.seconds
+        engine.step()
+        steps.append((len(policy), time.perf_counter() - begin, stopwatch.seconds - spent))
+    crowded = [step for step in steps if step[0] >= MANY]
+    waiting, seconds, spent = (sum(values) for values in zip(*crowded, strict=True))
+    count = len(crowded)
+    return {"waiting": waiting // count, "step_s": seconds / count, "policy_s": spent / count, "crowded_steps": count}
 
 
 def run(engine: Any, requests: list[Request]) -> dict[str, Any]:
@@ -75,13 +116,17 @@ def run(engine: Any, requests: list[Request]) -> dict[str, Any]:
 def main() -> None:
     job = json.loads(sys.argv[1])
     engine = create_engine(ModelRef(**job["model"]))
-    engine.submit(rows_of("warm up", 4, 10**7, job["tokens"]))
+    engine.submit(rows_of("warm up", job["light"], 10**7, job["tokens"]))
     while engine.has_work():
         engine.step()
-    alone = run(engine, rows_of("light", job["light"], 10**6, job["tokens"])) if job["alone"] else None
-    heavy = rows_of("heavy", job["heavy"], 0, job["tokens"])
-    both = run(engine, heavy + rows_of("light", job["light"], 10**5, job["tokens"]))
-    print(json.dumps({"alone": alone, **both, "capacity": engine.capacity().kv_tokens}))
+    if job["cost"]:
+        rows = [row for c in range(4) for row in rows_of(f"client {c}", MANY // 2, c * 10**4, job["tokens"])]
+        result = policy_cost(engine, rows)
+    else:
+        both = rows_of("heavy", job["heavy"], 0, job["tokens"]) + rows_of("light", job["light"], 10**5, job["tokens"])
+        alone = run(engine, rows_of("light", job["light"], 10**6, job["tokens"]))
+        result = {"alone": alone, **run(engine, both)}
+    print(json.dumps(result))
     engine.close()
 
 

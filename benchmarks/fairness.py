@@ -2,9 +2,9 @@
 
     python benchmarks/fairness.py simulator|vllm|native|spark|cost --json
 
-simulator: four clients with private shared prefixes on a simulated engine. vllm, native: 400 rows of a heavy client
+simulator: four clients with private shared prefixes on a simulated engine. vllm, native: 800 rows of a heavy client
 queued before 100 of a light one, on the real engine, all policies in turn. spark: the same as two concurrent Spark
-queries. cost: time spent in the policy at 1,000 waiting requests, beside the steps of the native engine.
+queries. cost: time spent in the policy while 1,000 requests or more wait, beside the steps of both engines.
 
 One line per policy, appended to benchmarks/results/fairness.jsonl: `max_gap` is the largest difference of service
 (computed prompt tokens + 2 * answer tokens) of two clients over any time in which both waited; `bound` is what is
@@ -30,16 +30,19 @@ from pathlib import Path
 from typing import Any
 
 from spark_llm.serving.core import ClientRef, ModelRef
+from spark_llm.serving.scheduler.d2lpm import HostDeficits
 from spark_llm.serving.scheduler.dlpm import QUANTUM
 from spark_llm.serving.scheduler.policies import create_policy
-from spark_llm.serving.scheduler.simulator import GapMeter, SimulatedRequest, Simulator, StepTime
+from spark_llm.serving.scheduler.simulator import GapMeter, SimulatedRequest, Simulator, StepTime, run_hosts
 from spark_llm.serving.worker.package import link_package
 
 HERE = Path(__file__).resolve().parent
 Line = dict[str, Any]
 SIMULATED = {"kv_tokens": 40_000, "step_tokens": 2048, "max_running": 256, "prefixes": 8}
 COUNTS, PROMPT, SHARED, OUTPUT = (600, 200, 200, 200), 1088, 1024, 32
-HEAVY, LIGHT, TOKENS = 400, 100, 32
+HEAVY, TOKENS = 800, 32
+RATIO = 8
+"""Rows of the heavy client for each of the light one."""
 SMALL = {"max_running": 32, "max_batch_tokens": 2048, "kv_tokens": 16_384, "max_length": 512, "quantum": 500}
 
 
@@ -97,6 +100,38 @@ def simulator(arguments: argparse.Namespace) -> Iterator[Line]:
             "tokens_per_s": round(outcome.tokens_per_second, 1),
             "setup": {**SIMULATED, "quantum": QUANTUM, "weights": [1] * 4, "step_time": asdict(StepTime())},
         }
+    if not arguments.policies:
+        yield from hosts(requests)
+
+
+def hosts(requests: list[SimulatedRequest]) -> Iterator[Line]:
+    """The same requests over three hosts, each under DLPM: by D2LPM, and in turn; the gap is that of one host."""
+    names, quantum = ["h1", "h2", "h3"], 20_000.0
+    router, turns = HostDeficits(names, quantum), itertools.cycle(names)
+    ways: dict[str, Any] = {
+        "d2lpm": lambda one, cached: router.choose(one.client.name, cached, one.prompt - max(cached.values())),
+        "dlpm, hosts in turn": lambda *_: next(turns),
+    }
+    for name, choose in ways.items():
+        simulators = {host: Simulator(create_policy("dlpm"), **SIMULATED) for host in names}
+        run_hosts(requests, simulators, choose)
+        outcomes = [simulator.outcome for simulator in simulators.values()]
+        prompts, cached, answers = (
+            sum(getattr(outcome, kind) for outcome in outcomes)
+            for kind in ("prompt_tokens", "cached_tokens", "output_tokens")
+        )
+        makespan = max(outcome.seconds for outcome in outcomes)
+        yield {
+            "policy": name,
+            "hosts": len(names),
+            "hit_rate": round(cached / prompts, 4),
+            "makespan_s": round(makespan, 2),
+            "max_gap": max(simulator.gap.widest for simulator in simulators.values()),
+            "bound": bound("dlpm", QUANTUM, PROMPT, OUTPUT, SIMULATED["kv_tokens"] // (PROMPT + OUTPUT)),
+            "light_done_s": None,
+            "tokens_per_s": round((prompts + answers) / makespan, 1),
+            "setup": {**SIMULATED, "quantum": QUANTUM, "host_quantum": quantum, "step_time": asdict(StepTime())},
+        }
 
 
 def engine(arguments: argparse.Namespace) -> Iterator[Line]:
@@ -104,7 +139,7 @@ def engine(arguments: argparse.Namespace) -> Iterator[Line]:
     name = arguments.mode
     for policy in chosen(arguments, "fcfs,vtc,dlpm"):
         args = {**SMALL, "policy": policy, "dtype": "float32", **({"load_format": "dummy"} if name == "vllm" else {})}
-        result = engine_run(arguments, name, args, arguments.rows, arguments.rows // 4)
+        result = engine_run(arguments, name, args, arguments.rows, arguments.rows // RATIO)
         alone, both = result["alone"], result
         yield {
             "policy": policy,
@@ -118,58 +153,35 @@ def engine(arguments: argparse.Namespace) -> Iterator[Line]:
             "light_ratio": round(both["done_s"]["light"] / alone["makespan_s"], 3),
             "light_ratio_steps": round(both["done_steps"]["light"] / alone["steps"], 3),
             **{key: both[key] for key in ("steps", "step_ms", "most_waiting")},
-            "setup": {"heavy": arguments.rows, "light": arguments.rows // 4, "output": TOKENS, **args},
+            "setup": {"heavy": arguments.rows, "light": arguments.rows // RATIO, "output": TOKENS, **args},
         }
 
 
 def cost(arguments: argparse.Namespace) -> Iterator[Line]:
-    """The policy alone with 1,000 waiting requests of two clients, beside the native engine's median step."""
-    running, ended = 256, 8  # at answers of 32 tokens, of 256 running requests 8 end in each step
-    run = engine_run(arguments, "native", {"max_running": running}, 1000, 1000, alone=False)
-    for name in chosen(arguments, "fcfs,vtc,dlpm"):
-        micros = 1e6 * min(policy_seconds(name, 1000, running, ended) for _ in range(3))
-        share = {"policy_share": round(micros / 1e3 / run["step_ms"], 5), "step_ms": run["step_ms"]}
-        yield {"policy": name, "waiting": 1000, "running": running, "policy_us_per_step": round(micros, 1), **share}
-
-
-def policy_seconds(name: str, waiting: int, running: int, ended: int, steps: int = 200) -> float:
-    """CPU seconds that a policy takes in a step: every running request gets a token, `ended` end, as many begin."""
-    policy, rng, numbers, active = create_policy(name), random.Random(1), itertools.count(), dict[int, int]()
-    clients = [ClientRef("heavy"), ClientRef("light")]
-
-    def arrive() -> None:
-        number = next(numbers)
-        policy.add(number, clients[number % 2], rng.randbytes(400))
-
-    def begin() -> None:
-        number = policy.next()
-        policy.admit(number)
-        policy.serve(number, 100, 0)
-        active[number] = 0
-
-    for _ in range(waiting + running):
-        arrive()
-    for _ in range(running):
-        begin()
-    started = time.thread_time()
-    for _ in range(steps):
-        policy.refresh()
-        for number in active:
-            active[number] += 1
-            policy.serve(number, 100, active[number])
-        for number in list(active)[:ended]:
-            policy.finish(number, active.pop(number))
-            arrive()
-        for _ in range(ended):
-            begin()
-    return (time.thread_time() - started) / steps
+    """What policies that tell clients apart take of a step of either engine while 1,000 requests or more wait."""
+    for name in ("native", "vllm"):
+        for policy in chosen(arguments, "vtc,dlpm"):
+            args = {"max_running": 256, "max_length": 512, "kv_tokens": 65_536, "policy": policy, "dtype": "float32"}
+            args |= {"load_format": "dummy"} if name == "vllm" else {}
+            run = engine_run(arguments, name, args, 1000, 100, cost=True)
+            yield {
+                "policy": policy,
+                "engine": name,
+                "waiting": run["waiting"],
+                "running": args["max_running"],
+                "policy_us_per_step": round(1e6 * run["policy_s"], 1),
+                "step_ms": round(1e3 * run["step_s"], 2),
+                "policy_share": round(run["policy_s"] / run["step_s"], 5),
+                "share_of_25_ms": round(run["policy_s"] / 0.025, 5),
+                "steps": run["crowded_steps"],
+            }
 
 
 def engine_run(
-    arguments: argparse.Namespace, name: str, args: dict[str, Any], heavy: int, light: int, *, alone: bool = True
+    arguments: argparse.Namespace, name: str, args: dict[str, Any], heavy: int, light: int, *, cost: bool = False
 ) -> dict[str, Any]:
     model = ModelRef("default", name, arguments.vllm_python if name == "vllm" else "", args)
-    job = {"model": asdict(model), "heavy": heavy, "light": light, "tokens": TOKENS, "alone": alone}
+    job = {"model": asdict(model), "heavy": heavy, "light": light, "tokens": TOKENS, "cost": cost}
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
     with tempfile.TemporaryDirectory() as folder:
         if model.python:
@@ -203,7 +215,7 @@ def two_queries(context: Any, policy: str, number: int, rows: int, folder: Path)
     worker = connect(worker_conf(Settings(conf)))
     ask(context, conf, "warm", 20)
     begin = time.perf_counter()
-    ask(context, conf, "alone", rows // 4)
+    ask(context, conf, "alone", rows // RATIO)
     alone = time.perf_counter() - begin
     known = {client["client"] for client in worker.stats()["clients"]}
     ends: dict[str, float] = {}
@@ -213,7 +225,7 @@ def two_queries(context: Any, policy: str, number: int, rows: int, folder: Path)
         ask(context, conf, name, count)
         ends[name] = time.perf_counter() - started
 
-    threads = [threading.Thread(target=query, args=job) for job in (("heavy", rows), ("light", rows // 4))]
+    threads = [threading.Thread(target=query, args=job) for job in (("heavy", rows), ("light", rows // RATIO))]
     begin = time.perf_counter()
     threads[0].start()
     while not (heavy := [c for c in worker.stats()["clients"] if c["client"] not in known and c["rows"] > 0]):
@@ -225,10 +237,7 @@ def two_queries(context: Any, policy: str, number: int, rows: int, folder: Path)
         for client in clients:
             names.setdefault(client, "light")
         served = {names[c]: row["prompt"] - row["cached"] + 2 * row["output"] for c, row in clients.items()}
-        answered = {names[c]: row["rows"] for c, row in clients.items()}
-        totals = {"heavy": rows, "light": rows // 4}
-        asking = [names[c] for c, row in clients.items() if row["streams"]]
-        meter.observe(served, [name for name in asking if answered[name] < totals[name] - args["max_running"]])
+        meter.observe(served, [names[client] for client, row in clients.items() if row["queued"]])
         time.sleep(0.01)
     makespan = time.perf_counter() - begin
     usage = [c for c in worker.stats()["clients"] if c["client"] not in known]
@@ -245,7 +254,7 @@ def two_queries(context: Any, policy: str, number: int, rows: int, folder: Path)
         "light_alone_s": round(alone, 3),
         "light_ratio": round(ends["light"] / alone, 3),
         "heavy_done_s": round(ends["heavy"], 3),
-        "setup": {"heavy": rows, "light": rows // 4, **args},
+        "setup": {"heavy": rows, "light": rows // RATIO, **args},
     }
 
 
