@@ -6,6 +6,7 @@ Runs with the engine's own Python. Input: a JSON object {"model": ModelRef, "hea
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import sys
@@ -19,7 +20,8 @@ from spark_llm.serving.scheduler.policy import Policy
 from spark_llm.serving.scheduler.simulator import GapMeter
 
 MANY = 1000
-"""Waiting requests at which the policy is timed; twice as many of four clients are submitted."""
+"""Waiting requests at which the policy is timed."""
+WARM_STEPS, COST_STEPS = 50, 150
 
 
 def policy_of(engine: Any) -> Policy:
@@ -58,20 +60,25 @@ class Stopwatch:
         return call
 
 
-def policy_cost(engine: Any, requests: list[Request]) -> dict[str, Any]:
-    """What the policy takes of the steps in which many requests wait."""
-    policy = policy_of(engine)
-    stopwatch = Stopwatch(policy)
-    engine.submit(requests)
-    steps: list[tuple[int, float, float]] = []
-    while engine.has_work():
-        begin, spent = time.perf_counter(), stopwatch.seconds
-        engine.step()
-        steps.append((len(policy), time.perf_counter() - begin, stopwatch.seconds - spent))
-    crowded = [step for step in steps if step[0] >= MANY]
-    waiting, seconds, spent = (sum(values) for values in zip(*crowded, strict=True))
-    count = len(crowded)
-    return {"waiting": waiting // count, "step_s": seconds / count, "policy_s": spent / count, "crowded_steps": count}
+def policy_cost(engine: Any, tokens: int) -> dict[str, Any]:
+    """What the policy takes of a step while MANY requests wait: for each that ends, another of its client comes."""
+    policy, numbers = policy_of(engine), itertools.count()
+    clients = [f"client {c}" for c in range(4)]
+
+    def come(count: int) -> None:
+        for number in itertools.islice(numbers, count):
+            engine.submit(rows_of(clients[number % len(clients)], 1, number, tokens))
+
+    come(MANY + engine.capacity().max_running)
+    for _ in range(WARM_STEPS):
+        come(len(engine.step()))
+    stopwatch, waiting = Stopwatch(policy), []
+    begin = time.perf_counter()
+    for _ in range(COST_STEPS):
+        come(len(engine.step()))
+        waiting.append(len(policy))
+    step = (time.perf_counter() - begin) / COST_STEPS
+    return {"waiting": round(statistics.mean(waiting)), "step_s": step, "policy_s": stopwatch.seconds / COST_STEPS}
 
 
 def run(engine: Any, requests: list[Request]) -> dict[str, Any]:
@@ -120,8 +127,7 @@ def main() -> None:
     while engine.has_work():
         engine.step()
     if job["cost"]:
-        rows = [row for c in range(4) for row in rows_of(f"client {c}", MANY // 2, c * 10**4, job["tokens"])]
-        result = policy_cost(engine, rows)
+        result = policy_cost(engine, job["tokens"])
     else:
         both = rows_of("heavy", job["heavy"], 0, job["tokens"]) + rows_of("light", job["light"], 10**5, job["tokens"])
         alone = run(engine, rows_of("light", job["light"], 10**6, job["tokens"]))

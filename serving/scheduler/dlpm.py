@@ -8,12 +8,12 @@ from functools import partial
 from itertools import islice
 
 from spark_llm.serving.scheduler.cost import Cost
-from spark_llm.serving.scheduler.policy import RequestId, Ticket
+from spark_llm.serving.scheduler.policy import Ticket
 from spark_llm.serving.scheduler.shares import SharingPolicy
 
 QUANTUM = 2000.0
 COMPARED = 16
-"""Clients whose cached prefixes are compared at each admission."""
+"""Clients whose cached prefixes are compared at once."""
 
 
 class Deficits:
@@ -98,6 +98,8 @@ class PrefixSweep:
 class DeficitLongestPrefixMatch(SharingPolicy[Deficits, PrefixSweep]):
     """Among pools with credit, and in them clients with credit, the request with the longest cached prefix.
 
+    Compared when a step begins; then its client goes on, along its prefix tree, while it has credit.
+
     After Cao et al., *Locality-aware fair scheduling in LLM serving*, arXiv 2501.14312. The service of two clients that
     both wait all the time differs by at most 2(U + Q): Q the quantum, U the most that a client can be charged for what
     it has in flight (see `VirtualTokenCounter`). A small quantum is fairer, a large one keeps the cache warmer.
@@ -105,25 +107,25 @@ class DeficitLongestPrefixMatch(SharingPolicy[Deficits, PrefixSweep]):
 
     def __init__(self, *, cost: Cost | None = None, predict: bool = False, quantum: float = QUANTUM) -> None:
         super().__init__(partial(Deficits, quantum), PrefixSweep, cost=cost, predict=predict)
-        self._lengths_matched: dict[RequestId, int] = {}
+        self._kept: tuple[str, str] | None = None
 
     def refresh(self) -> None:
         super().refresh()
-        self._lengths_matched.clear()
+        self._kept = None
 
     def stats(self) -> dict[str, float]:
         """`refills`: how often credit ran out, the pressure of fairness on the order."""
         return {"refills": float(self.pools.refills + sum(level.refills for level in self.clients.values()))}
 
     def _pick(self) -> Ticket | None:
+        if self._kept is not None and self._has_credit(*self._kept):
+            return self._queues[self._kept].first()
         ready = ((pool, name) for pool in self.pools.ready() for name in self.clients[pool].ready())
         firsts = [self._queues[at].first() for at in islice(ready, COMPARED)]
-        if len(firsts) == 1:
-            return firsts[0]
-        return max(firsts, key=lambda ticket: (self._match(ticket), -ticket.number))
+        best = firsts[0] if len(firsts) == 1 else max(firsts, key=lambda one: (self.matched(one.id), -one.number))
+        self._kept = best.client.pool, best.client.name
+        return best
 
-    def _match(self, ticket: Ticket) -> int:
-        known = self._lengths_matched
-        if ticket.id not in known:
-            known[ticket.id] = self.matched(ticket.id)
-        return known[ticket.id]
+    def _has_credit(self, pool: str, name: str) -> bool:
+        """Whether a client that waits has credit, and its pool."""
+        return (pool, name) in self._queues and self.pools.credit[pool] > 0 and self.clients[pool].credit[name] > 0
