@@ -19,10 +19,13 @@ $(VENV)/.installed: pyproject.toml setup.py
 	$(BIN)/python -m pip install --quiet --no-build-isolation -e '.[dev,connect]'
 	@touch $@
 
-install: $(VENV)/.installed jar ## set up .venv (once) and compile the JAR (when it changed)
+install: $(VENV)/.installed jar kernels ## set up .venv (once), compile the JAR and the CPU kernels (when they changed)
 
 jar: $(VENV)/.installed ## compile the Catalyst extension
 	@$(BIN)/python spark_llm/catalyst/build.py
+
+kernels: $(VENV)/.installed ## compile the CPU kernels, where there is a C compiler
+	@$(BIN)/python kernels/cpu/build.py
 
 demo: install ## run the examples: spark-sql, the embedded model, this CPU
 	@$(BIN)/spark-llm demo
@@ -68,6 +71,6 @@ bench-gpu: install ## kernels and models on one GPU, 8 minutes at most (pip inst
 	timeout 480 $(BIN)/python benchmarks/bench_gpu.py
 
 clean: ## remove what the build made (not .venv)
-	rm -rf build dist *.egg-info spark_llm/jars/*.jar
+	rm -rf build dist *.egg-info spark_llm/jars/*.jar kernels/cpu/kernels.so
 
-.PHONY: help install jar demo test test-fast test-spark test-vllm style types check docs bench bench-engine bench-gpu clean
+.PHONY: help install jar kernels demo test test-fast test-spark test-vllm style types check docs bench bench-engine bench-gpu clean

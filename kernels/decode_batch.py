@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from spark_llm.kernels.cascade import Group, Int, Query, pad_tables, plan_cascade
+from spark_llm.kernels.cpu.attention import HostPlan
 from spark_llm.kernels.paged_attention import PagedBatch, Part
 
 AHEAD = 4
@@ -38,11 +39,8 @@ class DecodeBatch:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        self.positions, self._page_size, self._device = positions.copy(), page_size, device
-        self._tables = pad_tables([np.append(table, np.zeros(AHEAD, np.int32)) for table in tables])
-        self.room = AHEAD * page_size - int((positions % page_size).max()) - 1  # steps before a new plan
-        at = enumerate(zip(positions.tolist(), tables, strict=True))
-        groups = plan_cascade([Query(r, p, p + 1, table) for r, (p, table) in at], page_size)
+        self._device = device
+        groups = plan_cascade(self._begin(tables, positions, page_size), page_size)
         self._shared = [Part.of(group, dtype, device) for group in groups if not group.diagonal]
         own = [group for group in groups if group.diagonal]
         self._own = [Part.of(_without_mask(group), dtype, device) for group in own]
@@ -61,6 +59,13 @@ class DecodeBatch:
         self._visible += 1
         self._mask[self._visible] = 0
         self._refresh()
+
+    def _begin(self, tables: Sequence[NDArray[np.int32]], positions: Int, page_size: int) -> list[Query]:
+        self.positions, self._page_size = positions.copy(), page_size
+        self._tables = pad_tables([np.append(table, np.zeros(AHEAD, np.int32)) for table in tables])
+        self.room = AHEAD * page_size - int((positions % page_size).max()) - 1  # steps before a new plan
+        at = enumerate(zip(positions.tolist(), tables, strict=True))
+        return [Query(r, p, p + 1, table) for r, (p, table) in at]
 
     def slots(self) -> Int:
         """Where the new keys and values go."""
@@ -105,6 +110,30 @@ class DecodeBatch:
             parts.append(part.with_keys(pages, keys, mask if count > 1 else None))
             self._longest[i], start = keys + 1, stop
         self.batch = PagedBatch(_NONE, _NONE, _NONE, (*parts, *self._shared))
+
+
+class HostDecodeBatch(DecodeBatch):
+    """A `DecodeBatch` for the compiled kernels: only the ends of the own segments and the tables change.
+
+    Parameters
+    ----------
+    group : int
+        Query heads of a KV head.
+    """
+
+    def __init__(self, tables: Sequence[NDArray[np.int32]], positions: Int, page_size: int, *, group: int) -> None:
+        plan = HostPlan.build(self._begin(tables, positions, page_size), page_size, group, 0)
+        segments = plan.segments.numpy()
+        self._ends = segments[:, 4:6]  # last key and position; of the own segments alone they move on
+        self._own = (segments[:, 6:] == 0).astype(np.int32)
+        self.batch = PagedBatch(_NONE, _NONE, torch.from_numpy(self._tables), (), host_plan=plan)
+
+    def advance(self, begun: Mapping[int, int]) -> None:
+        self.positions += 1
+        self.room -= 1
+        for row, page in begun.items():
+            self._tables[row, self.positions[row] // self._page_size] = page
+        self._ends += self._own
 
 
 _NONE = torch.empty(0)

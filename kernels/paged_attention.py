@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from spark_llm.kernels.attention import attend, attend_reference, merge_states
 from spark_llm.kernels.cascade import Group, Int, Query, pad_tables, plan_cascade
-from spark_llm.kernels.dispatch import use_triton
+from spark_llm.kernels.cpu.attention import HostPlan
+from spark_llm.kernels.cpu.attention import paged_attention as compiled
+from spark_llm.kernels.dispatch import use_compiled, use_triton
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class PagedBatch:
     parts: tuple[Part, ...]
     window: int = 0
     device_plan: DevicePlan | None = None  # of Triton's kernels, in place of the parts
+    host_plan: HostPlan | None = None  # of compiled kernels, likewise
 
     @classmethod
     def build(
@@ -52,19 +55,23 @@ class PagedBatch:
     ) -> PagedBatch:
         """`heads`: query heads, KV heads and head dimension, as Triton's kernels are planned for them."""
         tables = torch.from_numpy(pad_tables([q.table for q in queries])).to(device)
-        plan = None
+        device_plan = host_plan = None
         if use_triton(tables):
             from spark_llm.kernels.gpu.paged_attention import DevicePlan
 
-            plan = DevicePlan.build(queries, page_size, heads, window, device)
+            device_plan = DevicePlan.build(queries, page_size, heads, window, device)
+        elif use_compiled_attention(heads[2], dtype, device):
+            host_plan = HostPlan.build(queries, page_size, heads[0] // heads[1], window)
+        groups = () if device_plan or host_plan else plan_cascade(queries, page_size, window)
         starts = [*(q.row for q in queries), queries[-1].row + queries[-1].end - queries[-1].start]
         return cls(
             query_starts=torch.tensor(starts, device=device),
             context_lens=torch.tensor([q.end for q in queries], device=device),
             page_tables=tables,
-            parts=() if plan else tuple(Part.of(g, dtype, device) for g in plan_cascade(queries, page_size, window)),
+            parts=tuple(Part.of(group, dtype, device) for group in groups),
             window=window,
-            device_plan=plan,
+            device_plan=device_plan,
+            host_plan=host_plan,
         )
 
 
@@ -121,6 +128,12 @@ class Part:
         return pages.view(self.shape[0], -1, *cache.shape[2:])[:, self.keys].transpose(1, 2)
 
 
+def use_compiled_attention(width: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether heads of that width are attended by the compiled kernel; with AMX, torch's operator is the faster one."""
+    like = torch.empty(width, dtype=dtype, device=device)
+    return width > 0 and not torch.cpu._is_amx_tile_supported() and use_compiled(like)
+
+
 def paged_attention(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: PagedBatch, scale: float, *, softcap: float = 0.0
 ) -> Tensor:
@@ -143,6 +156,9 @@ def paged_attention(
 
         plan, tables = batch.device_plan, batch.page_tables
         return on_gpu(q, k_cache, v_cache, tables, plan, scale=scale, softcap=softcap, window=batch.window)
+    if batch.host_plan is not None:
+        tables, window = batch.page_tables, batch.window
+        return compiled(q, k_cache, v_cache, tables, batch.host_plan, scale=scale, softcap=softcap, window=window)
     merges = any(not part.diagonal for part in batch.parts)
     out = torch.empty(q.shape, dtype=torch.float32 if merges else q.dtype, device=q.device)
     lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)

@@ -6,7 +6,7 @@ y = x / sqrt(mean(x²) + eps) · weight       computed in float32, rounded once
 from __future__ import annotations
 
 import torch.nn.functional as F
-from spark_llm.kernels.dispatch import use_triton
+from spark_llm.kernels.dispatch import use_compiled, use_triton
 from torch import Tensor
 
 
@@ -16,6 +16,10 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         from spark_llm.kernels.gpu.rms_norm import rms_norm as on_gpu
 
         return on_gpu(x, weight, eps)
+    if use_compiled(x):
+        from spark_llm.kernels.cpu.pointwise import rms_norm as compiled
+
+        return compiled(x, weight, eps)
     return rms_norm_reference(x, weight, eps)
 
 
@@ -30,6 +34,10 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
         from spark_llm.kernels.gpu.rms_norm import add_rms_norm as on_gpu
 
         return on_gpu(x, residual, weight, eps)
+    if use_compiled(x):
+        from spark_llm.kernels.cpu.pointwise import add_rms_norm as compiled
+
+        return compiled(x, residual, weight, eps)
     return add_rms_norm_reference(x, residual, weight, eps)
 
 

@@ -6,7 +6,7 @@ y[:D/2] = x[:D/2]·cos − x[D/2:]·sin         y[D/2:] = x[D/2:]·cos + x[:D/2]
 from __future__ import annotations
 
 import torch
-from spark_llm.kernels.dispatch import use_triton
+from spark_llm.kernels.dispatch import use_compiled, use_triton
 from torch import Tensor
 
 
@@ -16,6 +16,10 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         from spark_llm.kernels.gpu.rotary import rotate as on_gpu
 
         return on_gpu(x, cos, sin)
+    if use_compiled(x):
+        from spark_llm.kernels.cpu.pointwise import rotate as compiled
+
+        return compiled(x, cos, sin)
     return rotate_reference(x, cos, sin)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from spark_llm.kernels.dispatch import use_triton
+from spark_llm.kernels.dispatch import use_compiled, use_triton
 from torch import Tensor
 
 
@@ -28,6 +28,10 @@ def silu_and_mul(gate_up: Tensor) -> Tensor:
         from spark_llm.kernels.gpu.silu_and_mul import silu_and_mul as on_gpu
 
         return on_gpu(gate_up)
+    if use_compiled(gate_up):
+        from spark_llm.kernels.cpu.pointwise import silu_and_mul as compiled
+
+        return compiled(gate_up)
     return silu_and_mul_reference(gate_up)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from spark_llm.kernels.cascade import Query, table_order
-from spark_llm.kernels.decode_batch import AHEAD, DecodeBatch
+from spark_llm.kernels.decode_batch import AHEAD, DecodeBatch, HostDecodeBatch
 from spark_llm.kernels.dispatch import use_triton
-from spark_llm.kernels.paged_attention import PagedBatch
+from spark_llm.kernels.paged_attention import PagedBatch, use_compiled_attention
 from spark_llm.serving.cache.pages import Pages
 from spark_llm.serving.models.decoder import Decoder, KVCache, StepInput
 from spark_llm.serving.scheduler.scheduler import Chunk, PageCopy, Step
@@ -55,6 +55,9 @@ class ModelRunner:
     def decode_batch(self, tables: Sequence[Pages], positions: Int) -> DecodeBatch | DeviceBatch:
         if self._device_decode is not None:
             return self._device_decode.batch(tables, positions)
+        config = self.decoder.config
+        if use_compiled_attention(config.head_dim, self.dtype, self.device):
+            return HostDecodeBatch(tables, positions, self.page_size, group=config.num_heads // config.num_kv_heads)
         return DecodeBatch(tables, positions, self.page_size, dtype=self.dtype, device=self.device)
 
     def decode(self, tokens: Int, batch: DecodeBatch | DeviceBatch) -> Int:

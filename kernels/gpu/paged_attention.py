@@ -10,9 +10,12 @@ import torch
 from spark_llm.kernels.cascade import Query
 from spark_llm.kernels.gpu.decode_attention import decode_attention, splits_for
 from spark_llm.kernels.gpu.merge import merge_parts
-from spark_llm.kernels.gpu.plan import blocks_of, plan_step
 from spark_llm.kernels.gpu.segment_attention import block_shape, segment_attention
+from spark_llm.kernels.segments import blocks_of, plan_step
 from torch import Tensor
+
+MIN_SHARED_READS = 1 << 15
+"""As `cascade.MIN_SHARED_READS`; a GPU reads short prefixes once for each request faster than it merges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class DevicePlan:
     ) -> DevicePlan:
         """`heads`: query heads, KV heads, head dimension. A window that hides keys leaves nothing to share."""
         query_heads, kv_heads, width = heads
-        plan = plan_step(queries, page_size, share=not (window and any(q.end > window for q in queries)))
+        plan = plan_step(queries, page_size, least=MIN_SHARED_READS, window=window, decode_apart=True)
         shape = block_shape(width, query_heads // kv_heads, plan.most_rows)
         segments, splits = plan.segments, 0
         if plan.decode:

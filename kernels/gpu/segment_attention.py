@@ -178,10 +178,9 @@ def segment_attention(
     k_cache, v_cache : [pages, P, Hkv, D]
     tables : [R, n] in int32
     segments : [S, 7] in int32
-        First row, number of rows, table, first key, last key (exclusive), position of the first row (-1: every row sees
-        every key), level.
+        Those of `segments.StepPlan`.
     blocks : [B, 2] in int32
-        Segment and first row within it of each block of `shape[0] // (H / Hkv)` rows (`plan.blocks_of`).
+        Segment and first row within it of each block of `shape[0] // (H / Hkv)` rows (`segments.blocks_of`).
     """
     width, kv_heads = q.shape[2], k_cache.shape[2]
     block_m, block_n, warps, stages = shape

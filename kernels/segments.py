@@ -1,4 +1,4 @@
-"""The attention of a step as segments: which rows attend to which keys, in one launch per kind of kernel. No torch."""
+"""The attention of a step as segments: which rows attend to which keys, for kernels that read pages. No torch."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from spark_llm.kernels.cascade import Query, shared_runs
 
 Int32 = NDArray[np.int32]
 
-MIN_SHARED_READS = 1 << 15
-"""As `cascade.MIN_SHARED_READS`; a GPU reads short prefixes once for each request faster than it merges."""
-
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
     """Level 0 holds each row's own keys, the levels above the runs of keys that it shares with others.
 
-    `segments` are those of `segment_attention`; `firsts` and `lengths` are the own keys of each request. A `decode`
-    plan (one row a request) has no segments of level 0: `decode_attention` reads its own keys.
+    A segment: first row, number of rows, table, first key, last key (exclusive), position of the first row (-1: every
+    row sees every key), level. `firsts` and `lengths` are the own keys of each request. A `decode` plan (one row a
+    request) has no segments of level 0: `gpu.decode_attention` reads its own keys.
     """
 
     segments: Int32  # [S, 7]
@@ -32,11 +30,17 @@ class StepPlan:
     most_rows: int  # of a segment
 
 
-def plan_step(queries: Sequence[Query], page_size: int, *, share: bool = True) -> StepPlan:
-    """Plan requests in `table_order`; every visible key of a row is in exactly one of its levels."""
+def plan_step(
+    queries: Sequence[Query], page_size: int, *, least: int, window: int = 0, decode_apart: bool = False
+) -> StepPlan:
+    """Plan requests in `table_order`; every visible key of a row is in exactly one of its levels.
+
+    A run of pages is shared where at least `least` key reads meet in it, unless a window hides keys.
+    """
+    share = not (window and any(q.end > window for q in queries))
     segments: list[tuple[int, ...]] = []
     depths, levels = [0] * len(queries), [0] * len(queries)
-    for first, last, start, end in shared_runs(queries, page_size, MIN_SHARED_READS) if share else ():
+    for first, last, start, end in shared_runs(queries, page_size, least) if share else ():
         sharing = [i for i in range(first, last) if depths[i] == start and queries[i].start >= end * page_size]
         level = 1 + max((levels[i] for i in sharing), default=0)
         for run in _neighbours(sharing) if len(sharing) > 1 else ():
@@ -46,7 +50,7 @@ def plan_step(queries: Sequence[Query], page_size: int, *, share: bool = True) -
                 depths[i], levels[i] = end, level
     firsts = np.array(depths, np.int32) * page_size
     lengths = np.array([q.end for q in queries], np.int32)
-    decode = all(q.end - q.start == 1 for q in queries)
+    decode = decode_apart and all(q.end - q.start == 1 for q in queries)
     if not decode:
         for i, q in enumerate(queries):
             segments.append((q.row, q.end - q.start, i, int(firsts[i]), q.end, q.start, 0))

@@ -1,0 +1,241 @@
+/* Attention of segments (rows of a step over runs of paged keys, see segments.py) in bfloat16 with float32 sums.
+
+   Flash attention (Dao, arXiv 2307.08691) with all query heads of a KV head together: a block of keys and values is
+   packed once into pairs of bfloat16, as the dot-product instruction wants them, and multiplied with tiles of six
+   query vectors. What a row has seen of its shared runs (maximum, sum, accumulator) waits in `state` for the next of
+   its segments; its own segment is the last one and writes the result. */
+#include <math.h>
+#include <string.h>
+#include "bfloat16.h"
+
+enum { TILE = 6, KEYS = 128, VECTORS = 384, WIDEST = 256 };
+
+typedef struct {
+    const bf16 *q, *k_cache, *v_cache;
+    bf16 *out;
+    float *highest, *total, *sums; /* [T, Hq], [T, Hq], [T, Hq, D] */
+    const int32_t *tables;
+    int64_t q_stride, table_stride, page_stride;
+    int heads, kv_heads, width, page_size;
+    int window; /* keys that a row sees, 0 for all */
+    float scale, softcap;
+} Job;
+
+/* The first n of sixteen. */
+static inline __mmask16 first_of_16(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1); }
+
+/* a [16][16] of 32-bit words, rows `from` to columns at `to`, whose rows are `stride` words apart */
+static inline void transpose16(const uint32_t *const from[16], uint32_t *to, int stride) {
+    __m512i r[16], t[16];
+    for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_si512(from[i]);
+    for (int i = 0; i < 8; i++) {
+        t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    }
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 2; j++) {
+            r[4 * i + 2 * j] = _mm512_unpacklo_epi64(t[4 * i + j], t[4 * i + 2 + j]);
+            r[4 * i + 2 * j + 1] = _mm512_unpackhi_epi64(t[4 * i + j], t[4 * i + 2 + j]);
+        }
+    for (int i = 0; i < 4; i++) { /* r[4 g + i]: column i of every quarter, of rows 4 g to 4 g + 3 */
+        const __m512i a = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x88), b = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xdd);
+        const __m512i c = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x88);
+        const __m512i d = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xdd);
+        _mm512_storeu_si512(to + (i + 0) * stride, _mm512_shuffle_i32x4(a, c, 0x88));
+        _mm512_storeu_si512(to + (i + 4) * stride, _mm512_shuffle_i32x4(b, d, 0x88));
+        _mm512_storeu_si512(to + (i + 8) * stride, _mm512_shuffle_i32x4(a, c, 0xdd));
+        _mm512_storeu_si512(to + (i + 12) * stride, _mm512_shuffle_i32x4(b, d, 0xdd));
+    }
+}
+
+/* Keys first:first + count of a table, `count` rounded up to sixteen: pairs of the width of 16 keys side by side,
+   and values as pairs of keys. What is behind the last key repeats it; its weight will be 0. */
+static void pack(const Job *job, const int32_t *table, int head, int first, int count, uint32_t *k, uint32_t *v) {
+    const int half = job->width / 2, padded = (count + 15) / 16 * 16;
+    int page = first / job->page_size, offset = first % job->page_size, left = count;
+    int64_t place = 0;
+    for (int start = 0; start < padded; start += 16) {
+        const bf16 *keys[16], *values[16];
+        for (int i = 0; i < 16; i++) {
+            if (left-- > 0) place = table[page] * job->page_stride + ((int64_t)offset * job->kv_heads + head) * job->width;
+            if (++offset == job->page_size) page++, offset = 0;
+            keys[i] = job->k_cache + place;
+            values[i] = job->v_cache + place;
+        }
+        for (int d = 0; d < half; d += 16) {
+            const uint32_t *rows[16];
+            for (int i = 0; i < 16; i++) rows[i] = (const uint32_t *)keys[i] + d;
+            transpose16(rows, k + d * KEYS + start, KEYS);
+        }
+        for (int i = 0; i < 16; i += 2)
+            for (int d = 0; d < job->width; d += 16) {
+                const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(values[i] + d)));
+                const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(values[i + 1] + d)));
+                uint32_t *to = v + (start + i) / 2 * job->width + d;
+                _mm512_storeu_si512(to, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+            }
+    }
+}
+
+/* For the first `rows` m: c[m][0:16 n] += Σ over `depth` pairs of a[m][i] · b[i][0:16 n]; the rows of b and c are b_stride and c_stride words apart */
+static inline __attribute__((always_inline)) void multiply(
+    const uint32_t *const a[TILE], const uint32_t *b, float *c, int depth, int b_stride, int c_stride, const int rows, const int n,
+    const int fresh
+) {
+    __m512 sums[TILE][4];
+    for (int m = 0; m < rows; m++)
+        for (int j = 0; j < n; j++)
+            sums[m][j] = fresh ? _mm512_setzero_ps() : _mm512_loadu_ps(c + m * c_stride + 16 * j);
+    for (int i = 0; i < depth; i++) {
+        __m512bh columns[4];
+        for (int j = 0; j < n; j++) columns[j] = (__m512bh)_mm512_loadu_si512(b + i * b_stride + 16 * j);
+        for (int m = 0; m < rows; m++) {
+            const __m512bh pair = (__m512bh)_mm512_set1_epi32((int)a[m][i]);
+            for (int j = 0; j < n; j++) sums[m][j] = _mm512_dpbf16_ps(sums[m][j], pair, columns[j]);
+        }
+    }
+    for (int m = 0; m < rows; m++)
+        for (int j = 0; j < n; j++) _mm512_storeu_ps(c + m * c_stride + 16 * j, sums[m][j]);
+}
+
+static inline __attribute__((always_inline)) void multiply_rows(
+    const uint32_t *const a[TILE], const uint32_t *b, float *c, int depth, int b_stride, int c_stride, int columns,
+    const int rows, const int fresh
+) {
+    for (int at = 0; at < columns; at += 64) {
+        const int n = (columns - at + 15) / 16;
+        switch (n < 4 ? n : 4) {
+            case 1: multiply(a, b + at, c + at, depth, b_stride, c_stride, rows, 1, fresh); break;
+            case 2: multiply(a, b + at, c + at, depth, b_stride, c_stride, rows, 2, fresh); break;
+            case 3: multiply(a, b + at, c + at, depth, b_stride, c_stride, rows, 3, fresh); break;
+            default: multiply(a, b + at, c + at, depth, b_stride, c_stride, rows, 4, fresh);
+        }
+    }
+}
+
+/* Few rows, as in decode, are not filled up to a tile. */
+static void multiply_all(
+    const uint32_t *const a[TILE], const uint32_t *b, float *c, int depth, int b_stride, int c_stride, int columns,
+    int rows, const int fresh
+) {
+    if (rows <= 2) multiply_rows(a, b, c, depth, b_stride, c_stride, columns, 2, fresh);
+    else multiply_rows(a, b, c, depth, b_stride, c_stride, columns, TILE, fresh);
+}
+
+/* cap · tanh(x / cap) */
+static inline __m512 capped(__m512 x, float cap) {
+    const __m512 bounded = _mm512_max_ps(_mm512_min_ps(x / cap, _mm512_set1_ps(20)), _mm512_set1_ps(-20));
+    const __m512 power = exp2_16(bounded * _mm512_set1_ps(2 * 1.4426950408889634f));
+    return cap * (power - 1) / (power + 1);
+}
+
+/* Turn scores of `count` keys, of which from:to are seen, into weights in bfloat16; returns by what earlier sums decay. */
+static float weigh(const Job *job, float *scores, bf16 *weights, int count, int from, int to, float *highest, float *total) {
+    const __m512 least = _mm512_set1_ps(-INFINITY), scale = _mm512_set1_ps(job->scale);
+    const __m512 log2_e = _mm512_set1_ps(1.4426950408889634f);
+    __m512 top = least;
+    for (int j = 0; j < count; j += 16) {
+        const __mmask16 seen = first_of_16(to - j) & ~first_of_16(from - j);
+        __m512 score = _mm512_loadu_ps(scores + j) * scale;
+        if (job->softcap) score = capped(score, job->softcap);
+        score = _mm512_mask_mul_ps(least, seen, score, log2_e);
+        _mm512_storeu_ps(scores + j, score);
+        top = _mm512_max_ps(top, score);
+    }
+    const float before = *highest, after = fmaxf(before, _mm512_reduce_max_ps(top));
+    const __m512 shift = _mm512_set1_ps(after == -INFINITY ? 0 : after);
+    __m512 sum = _mm512_setzero_ps();
+    for (int j = 0; j < count; j += 16) {
+        const __m512 weight = exp2_16(_mm512_loadu_ps(scores + j) - shift);
+        sum += weight;
+        store16(weights + j, weight);
+    }
+    const float decay = before == -INFINITY ? 0 : _mm512_cvtss_f32(exp2_16(_mm512_set1_ps(before - after)));
+    *highest = after;
+    *total = *total * decay + _mm512_reduce_add_ps(sum);
+    return decay;
+}
+
+/* Rows begin:end of a segment, with the query heads of one KV head. */
+static void attend_unit(const Job *job, const int32_t *segment, int begin, int end, int head) {
+    const int group = job->heads / job->kv_heads, width = job->width, vectors = (end - begin) * group;
+    const int first_row = segment[0], position = segment[5], last_one = segment[6] == 0;
+    const int32_t *table = job->tables + segment[2] * job->table_stride;
+    const int hidden = job->window && position >= 0 ? position + begin + 1 - job->window : 0;
+    const int first = hidden > segment[3] ? hidden : segment[3];
+    const int last = position < 0 || position + end > segment[4] ? segment[4] : position + end;
+    static __thread uint32_t k[WIDEST / 2 * KEYS], v[KEYS / 2 * WIDEST], weights[TILE][KEYS / 2];
+    static __thread float scores[TILE * KEYS], sums[VECTORS * WIDEST], highest[VECTORS], total[VECTORS];
+    for (int i = 0; i < vectors; i++) {
+        const int64_t at = (int64_t)(first_row + begin + i / group) * job->heads + head * group + i % group;
+        highest[i] = job->highest[at];
+        total[i] = job->total[at];
+        if (highest[i] == -INFINITY) memset(sums + i * width, 0, width * sizeof(float));
+        else memcpy(sums + i * width, job->sums + at * width, width * sizeof(float));
+    }
+    for (int start = first; start < last; start += KEYS) {
+        const int count = last - start < KEYS ? last - start : KEYS, padded = (count + 15) / 16 * 16;
+        pack(job, table, head, start, count, k, v);
+        for (int tile = 0; tile < vectors; tile += TILE) {
+            const uint32_t *queries[TILE], *rows[TILE];
+            const int held = vectors - tile < TILE ? vectors - tile : TILE;
+            if (position >= 0 && position + begin + (tile + held - 1) / group < start) continue; /* sees none of them */
+            for (int m = 0; m < TILE; m++) {
+                const int i = tile + (m < held ? m : held - 1);
+                const int64_t row = first_row + begin + i / group;
+                queries[m] = (const uint32_t *)(job->q + row * job->q_stride + (head * group + i % group) * width);
+                rows[m] = weights[m];
+            }
+            multiply_all(queries, k, scores, width / 2, KEYS, KEYS, padded, held, 1);
+            float spare[TILE * WIDEST];
+            float *target = held == TILE ? sums + tile * width : spare;
+            if (held < TILE) memcpy(spare, sums + tile * width, held * width * sizeof(float));
+            for (int m = 0; m < held; m++) {
+                const int i = tile + m;
+                const int limit = position < 0 ? last - 1 : position + begin + i / group; /* the last key that it sees */
+                const int from = job->window && position >= 0 ? limit + 1 - job->window - start : 0;
+                const int to = limit + 1 - start < count ? limit + 1 - start : count;
+                const float decay = weigh(job, scores + m * KEYS, (bf16 *)weights[m], padded, from, to, highest + i, total + i);
+                if (decay != 1)
+                    for (float *at = target + m * width; at < target + (m + 1) * width; at += 16)
+                        _mm512_storeu_ps(at, _mm512_loadu_ps(at) * decay);
+            }
+            multiply_all(rows, v, target, padded / 2, width, width, width, held, 0);
+            if (held < TILE) memcpy(sums + tile * width, spare, held * width * sizeof(float));
+        }
+    }
+    for (int i = 0; i < vectors; i++) {
+        const int64_t at = (int64_t)(first_row + begin + i / group) * job->heads + head * group + i % group;
+        const __m512 factor = _mm512_set1_ps(1 / total[i]);
+        if (last_one) {
+            for (int d = 0; d < width; d += 16)
+                store16(job->out + at * width + d, _mm512_loadu_ps(sums + i * width + d) * factor);
+            continue;
+        }
+        job->highest[at] = highest[i];
+        job->total[at] = total[i];
+        memcpy(job->sums + at * width, sums + i * width, width * sizeof(float));
+    }
+}
+
+/* units [n, 3]: segment, begin and end of its rows; units of a level are neighbours: stages [s + 1] are their borders. */
+void segment_attention(
+    const bf16 *q, const bf16 *k_cache, const bf16 *v_cache, bf16 *out, float *state, const int32_t *tables,
+    const int32_t *segments, const int32_t *units, const int32_t *stages, int64_t stage_count, int64_t q_stride,
+    int64_t table_stride, int64_t rows, int64_t heads, int64_t kv_heads, int64_t width, int64_t page_size, int64_t window,
+    double scale, double softcap
+) {
+    const int64_t states = rows * heads;
+    const Job job = {q, k_cache, v_cache, out, state, state + states, state + 2 * states, tables, q_stride, table_stride,
+                     page_size * kv_heads * width, (int)heads, (int)kv_heads, (int)width, (int)page_size,
+                     (int)window, (float)scale, (float)softcap};
+    for (int64_t i = 0; i < states; i++) job.highest[i] = -INFINITY, job.total[i] = 0;
+    for (int64_t stage = 0; stage < stage_count; stage++) {
+        const int64_t first = stages[stage] * kv_heads, last = stages[stage + 1] * kv_heads;
+#pragma omp parallel for schedule(dynamic, 1)
+        for (int64_t i = first; i < last; i++) {
+            const int32_t *unit = units + i / kv_heads * 3;
+            attend_unit(&job, segments + 7 * unit[0], unit[1], unit[2], (int)(i % kv_heads));
+        }
+    }
+}

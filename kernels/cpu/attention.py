@@ -1,0 +1,63 @@
+"""`kernels.paged_attention.paged_attention` by the kernel of `attention.c`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from spark_llm.kernels.cascade import Query
+from spark_llm.kernels.cpu import call
+from spark_llm.kernels.segments import plan_step
+from torch import Tensor
+
+MIN_SHARED_READS = 2048
+"""As `cascade.MIN_SHARED_READS`: below, packing the keys for each request costs less than keeping what was seen."""
+VECTORS = 384
+"""Of `attention.c`: query vectors that a unit of work holds at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostPlan:
+    """Segments, cut into units of rows: shared runs level by level, and each row's own keys at last."""
+
+    segments: Tensor  # [S, 7]
+    units: Tensor  # [n, 3]: segment, begin and end of its rows
+    stages: Tensor  # borders of the levels in the units
+
+    @classmethod
+    def build(cls, queries: Sequence[Query], page_size: int, group: int, window: int) -> HostPlan:
+        """`group`: query heads of a KV head."""
+        plan = plan_step(queries, page_size, least=MIN_SHARED_READS, window=window)
+        levels = [*range(1, plan.levels), 0]
+        units, stages = [], [0]
+        for level in levels:
+            for segment in np.flatnonzero(plan.segments[:, 6] == level).tolist():
+                rows = int(plan.segments[segment, 1])
+                step = max(1, VECTORS // group)
+                units += [(segment, begin, min(begin + step, rows)) for begin in range(0, rows, step)]
+            stages.append(len(units))
+        return cls(*(torch.from_numpy(np.array(array, np.int32)) for array in (plan.segments, units, stages)))
+
+
+def paged_attention(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    tables: Tensor,
+    plan: HostPlan,
+    *,
+    scale: float,
+    softcap: float = 0.0,
+    window: int = 0,
+) -> Tensor:
+    """Attention [T, H, D] of the rows of a step, by its plan."""
+    rows, heads, width = q.shape
+    q = q if q.stride()[1:] == (width, 1) else q.contiguous()
+    out = torch.empty(q.shape, dtype=q.dtype)
+    state = torch.empty(rows * heads * (2 + width), dtype=torch.float32)
+    arrays = (q, k_cache, v_cache, out, state, tables, plan.segments, plan.units, plan.stages)
+    sizes = (len(plan.stages) - 1, q.stride(0), tables.stride(0), rows, heads, k_cache.shape[2], width)
+    call("segment_attention", *arrays, *sizes, k_cache.shape[1], window, float(scale), float(softcap))
+    return out

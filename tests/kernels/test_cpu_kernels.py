@@ -1,0 +1,139 @@
+"""The compiled CPU kernels against their references, over odd sizes; the engine with and without them."""
+
+import numpy as np
+import pytest
+import torch
+from spark_llm.kernels import cpu, dispatch
+from spark_llm.kernels.cascade import Query
+from spark_llm.kernels.cpu import attention as compiled_attention
+from spark_llm.kernels.decode_batch import HostDecodeBatch
+from spark_llm.kernels.kv_store import kv_store, kv_store_reference
+from spark_llm.kernels.paged_attention import PagedBatch, paged_attention, paged_attention_reference
+from spark_llm.kernels.rms_norm import add_rms_norm, add_rms_norm_reference, rms_norm, rms_norm_reference
+from spark_llm.kernels.rotary import rotate, rotate_reference
+from spark_llm.kernels.silu_and_mul import silu_and_mul, silu_and_mul_reference
+from spark_llm.serving.core import Call
+from spark_llm.serving.models.weights import Linear
+
+from tests.kernels.test_paged_attention import CPU, random_queries
+from tests.serving.native_checkpoints import engine_for, requests_for
+
+pytestmark = pytest.mark.skipif(cpu.library() is None, reason="no compiled kernels for this CPU")
+ONE_ROUNDING = {"atol": 1e-2, "rtol": 2**-7}
+
+
+def random(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).bfloat16()
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2), (6, 1), (10, 5)])
+@pytest.mark.parametrize("width", [32, 64, 96, 256])
+@pytest.mark.parametrize(("window", "softcap"), [(0, 0.0), (7, 0.0), (40, 5.0)])
+def test_attention_equals_its_formula(monkeypatch, heads, width, window, softcap):
+    rng = np.random.default_rng(width + sum(heads) + window)
+    for page_size, least in ((1, 1), (4, 64), (16, 1), (16, 10**9)):
+        monkeypatch.setattr(compiled_attention, "MIN_SHARED_READS", least)
+        queries, rows = random_queries(rng, page_size, int(rng.integers(1, 24)))
+        pages = 1 + max(int(q.table.max()) for q in queries)
+        k, v = random(2, pages, page_size, heads[1], width)
+        q = random(rows, heads[0], width)
+        batch = PagedBatch.build(
+            queries, page_size, dtype=torch.bfloat16, device=CPU, window=window, heads=(*heads, width)
+        )
+        assert (batch.host_plan is None) == torch.cpu._is_amx_tile_supported()
+        got = paged_attention(q, k, v, batch, 0.2, softcap=softcap)
+        exact = paged_attention_reference(q.float(), k.float(), v.float(), batch, 0.2, softcap=softcap)
+        torch.testing.assert_close(got.float(), exact, atol=2e-2, rtol=2e-2)
+
+
+def test_attention_over_many_keys_and_rows():
+    """Several blocks of keys and units of rows, behind a run that all share."""
+    shared = np.arange(40, dtype=np.int32)
+    tables = [np.concatenate([shared, np.arange(40 + 40 * i, 80 + 40 * i, dtype=np.int32)]) for i in range(3)]
+    queries = [Query(300 * i, 640 + i, 940 + i, table) for i, table in enumerate(tables)]
+    k, v = random(2, 160, 16, 2, 64)
+    q = random(900, 4, 64)
+    batch = PagedBatch.build(queries, 16, dtype=torch.bfloat16, device=CPU, heads=(4, 2, 64))
+    exact = paged_attention_reference(q.float(), k.float(), v.float(), batch, 0.3)
+    torch.testing.assert_close(paged_attention(q, k, v, batch, 0.3).float(), exact, atol=1e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("rows", [1, 37])
+@pytest.mark.parametrize("width", [32, 96, 640])
+def test_pointwise_kernels_equal_their_references(rows, width):
+    x, residual, weight = random(rows, width), random(rows + 1, width)[1:], random(width)
+    for got, exact in zip(
+        add_rms_norm(x, residual, weight, 1e-5), add_rms_norm_reference(x, residual, weight, 1e-5), strict=True
+    ):
+        torch.testing.assert_close(got, exact, **ONE_ROUNDING)
+    heads = random(rows, 7, width)[:, 1:5]  # strided, as queries within their projection are
+    torch.testing.assert_close(rms_norm(heads, weight, 1e-6), rms_norm_reference(heads, weight, 1e-6), **ONE_ROUNDING)
+    cos, sin = random(2, rows, 1, width // 2)
+    exact = rotate_reference(heads.float(), cos.float(), sin.float()).bfloat16()
+    torch.testing.assert_close(rotate(heads, cos, sin), exact, **ONE_ROUNDING)
+    gate_up = random(rows, 2 * width) * 40
+    exact = silu_and_mul_reference(gate_up.float()).bfloat16()
+    torch.testing.assert_close(silu_and_mul(gate_up), exact, **ONE_ROUNDING)
+    slots = torch.randperm(64)[:rows]
+    ours, theirs = torch.zeros(2, 2, 4, 16, 4, width).bfloat16()
+    kv_store(heads, heads, *ours, slots)
+    kv_store_reference(heads, heads, *theirs, slots)
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("bias", [None, random(64)])
+def test_packed_weights_multiply_alike(bias):
+    linear, x = Linear(random(64, 96), bias), random(33, 96)
+    packed = linear.packed()
+    assert packed.weight.is_mkldnn
+    torch.testing.assert_close(packed(x), linear(x), **ONE_ROUNDING)
+
+
+def test_other_tensors_take_torchs_operators():
+    assert dispatch.use_compiled(random(2, 64))
+    assert not dispatch.use_compiled(random(2, 64).float())
+    assert not dispatch.use_compiled(random(2, 40))
+
+
+def test_the_engine_gives_the_same_logits_with_and_without_them(monkeypatch):
+    """The embedded model in bfloat16, rows that share a prefix in one step."""
+    from spark_llm.serving.models.directory import find_model
+    from spark_llm.serving.scheduler.sequence import Sequence
+
+    rows = [(f'"title": "{i // 4}"\n', f'"review": "film {i} was fine"\n}}') for i in range(16)]
+
+    def logits():
+        engine = engine_for(find_model("default"), dtype="bfloat16")
+        for request in requests_for(Call("c", "Is it positive?\n", max_tokens=1), rows):
+            engine._scheduler.add(Sequence(request.request_id, engine._composer.compose(request), 1))
+        chunks, values = engine._runner.run(engine._scheduler.schedule())
+        return values[sorted(range(len(chunks)), key=lambda i: chunks[i].sequence.request_id)]
+
+    ours = logits()
+    monkeypatch.setattr(dispatch, "library", lambda: None)
+    torchs = logits()
+    assert not torch.equal(ours, torchs)
+    torch.testing.assert_close(ours, torchs, atol=0.15, rtol=0.05)
+
+
+@pytest.mark.parametrize("page_size", [4, 16])
+def test_a_carried_decode_plan_equals_a_new_one_at_every_step(monkeypatch, page_size):
+    monkeypatch.setattr(compiled_attention, "MIN_SHARED_READS", 64)
+    rng = np.random.default_rng(page_size)
+    queries, _ = random_queries(rng, page_size, 20)
+    tables, positions = [q.table for q in queries], np.array([q.end - 1 for q in queries])
+    fresh = iter(range(1 + max(int(table.max()) for table in tables), 10_000))
+    k, v = random(2, 2000, page_size, 2, 64)
+    q = random(len(queries), 4, 64)
+    carried = HostDecodeBatch(tables, positions, page_size, group=2)
+    while carried.room:
+        begun = {r: next(fresh) for r in np.flatnonzero((positions + 1) % page_size == 0).tolist()}
+        positions = positions + 1
+        tables = [np.append(t, np.int32(begun[r])) if r in begun else t for r, t in enumerate(tables)]
+        carried.advance(begun)
+        now = [Query(r, p, p + 1, t) for r, (p, t) in enumerate(zip(positions.tolist(), tables, strict=True))]
+        new = PagedBatch.build(now, page_size, dtype=torch.float32, device=CPU)
+        exact = paged_attention_reference(q.float(), k.float(), v.float(), new, 0.3)
+        torch.testing.assert_close(paged_attention(q, k, v, carried.batch, 0.3).float(), exact, atol=1e-2, rtol=2e-2)
+        slots = [t[p // page_size] * page_size + p % page_size for p, t in zip(positions, tables, strict=True)]
+        assert carried.slots().tolist() == slots
