@@ -15,14 +15,29 @@ from spark_llm.serving.core import EngineFailure
 from spark_llm.serving.models.config import DecoderConfig
 from torch import Tensor
 
+PACKED_FOR = 2048
+"""Rows of the products for which oneDNN chooses the order of packed weights."""
+
 
 @dataclass(frozen=True, slots=True)
 class Linear:
+    """A matrix product. On a CPU, bfloat16 weights may be `packed` in the order in which oneDNN multiplies them."""
+
     weight: Tensor  # [out, in]
     bias: Tensor | None = None  # [out]
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self.weight.is_mkldnn:
+            product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+            return product
         return torch.nn.functional.linear(x, self.weight, self.bias)
+
+    def packed(self) -> Linear:
+        """The same product, 5 % faster for a prompt's tokens and 1.4 to 1.8 times at up to 64 rows (docs/LOG.md)."""
+        weight = self.weight
+        if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not torch._C._has_mkldnn:
+            return self
+        return Linear(torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR), self.bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +154,14 @@ def hugging_face_decoder(source: Source, config: DecoderConfig) -> DecoderWeight
         biases = [source(f"{name}.bias") for name in names] if bias else []
         return Linear(_cat(parts), _cat(biases) if biases else None)
 
+    def packed(*names: str, bias: bool = False) -> Linear:
+        return linear(*names, bias=bias).packed()
+
     def feed_forward(prefix: str, index: int) -> FeedForward | Experts:
         if not config.num_experts or index in config.dense_layers:
             mlp = f"{prefix}.mlp"
-            gate_up = linear(f"{mlp}.gate_proj", f"{mlp}.up_proj", bias=config.mlp_bias)
-            return FeedForward(gate_up, linear(f"{mlp}.down_proj", bias=config.mlp_bias))
+            gate_up = packed(f"{mlp}.gate_proj", f"{mlp}.up_proj", bias=config.mlp_bias)
+            return FeedForward(gate_up, packed(f"{mlp}.down_proj", bias=config.mlp_bias))
         mlp = f"{prefix}.{layout.experts}"
         experts = [f"{mlp}.experts.{e}" for e in range(config.num_experts)]
         gate_ups = [linear(f"{expert}.{layout.gate}", f"{expert}.{layout.up}").weight for expert in experts]
@@ -155,8 +173,8 @@ def hugging_face_decoder(source: Source, config: DecoderConfig) -> DecoderWeight
         attention = f"{prefix}.self_attn"
         return LayerWeights(
             input_norm=norm(f"{prefix}.input_layernorm"),
-            qkv=linear(*(f"{attention}.{part}_proj" for part in "qkv"), bias=config.qkv_bias),
-            output=linear(f"{attention}.o_proj", bias=config.output_bias),
+            qkv=packed(*(f"{attention}.{part}_proj" for part in "qkv"), bias=config.qkv_bias),
+            output=packed(f"{attention}.o_proj", bias=config.output_bias),
             post_norm=norm(f"{prefix}.{layout.post_norm}"),
             feed_forward=feed_forward(prefix, index),
             q_norm=norm(f"{attention}.q_norm") if config.qk_norm else None,
@@ -170,7 +188,7 @@ def hugging_face_decoder(source: Source, config: DecoderConfig) -> DecoderWeight
         embedding=embedding,
         layers=tuple(layer(i) for i in range(config.num_layers)),
         norm=norm("model.norm"),
-        head=Linear(embedding if config.tied_embeddings else source("lm_head.weight")),
+        head=Linear(embedding) if config.tied_embeddings else packed("lm_head"),
     )
 
 
