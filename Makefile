@@ -71,6 +71,6 @@ bench-gpu: install ## kernels and models on one GPU, 8 minutes at most (pip inst
 	timeout 480 $(BIN)/python benchmarks/bench_gpu.py
 
 clean: ## remove what the build made (not .venv)
-	rm -rf build dist *.egg-info spark_llm/jars/*.jar kernels/cpu/kernels.so
+	rm -rf build dist *.egg-info spark_llm/jars/*.jar kernels/cpu/libkernels.so.*
 
 .PHONY: help install jar kernels demo test test-fast test-spark test-vllm style types check docs bench bench-engine bench-gpu clean

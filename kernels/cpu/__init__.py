@@ -16,7 +16,7 @@ def library() -> ctypes.CDLL | None:
 
     They share torch's OpenMP threads: their runtime goes by the name of the one that torch has loaded.
     """
-    file = Path(__file__).parent / "kernels.so"
+    file = Path(__file__).parent / "libkernels.so.1"
     if not file.exists() or not torch.cpu._is_avx512_bf16_supported():
         return None
     try:

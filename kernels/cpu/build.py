@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-LIBRARY = HERE / "kernels.so"
+LIBRARY = HERE / "libkernels.so.1"
 SOURCES = sorted(HERE.glob("*.c"))
 FLAGS = ["-std=gnu11", "-O3", "-Wall", "-fPIC", "-shared", "-fopenmp", "-mfma"]
 EXTENSIONS = [f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "bf16")]
