@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from spark_llm.kernels import dispatch, kv_store, masked_argmax, rms_norm, rotary, silu_and_mul
 from spark_llm.kernels.cascade import Query
-from spark_llm.kernels.gpu import plan as step_plan
+from spark_llm.kernels.gpu import paged_attention as gpu_attention
 from spark_llm.kernels.gpu.merge import merge_parts
 from spark_llm.kernels.paged_attention import PagedBatch, paged_attention, paged_attention_reference
 from spark_llm.serving.core import Call, Constraint
@@ -91,7 +91,7 @@ def case_merge():
 
 
 def attention(seed, *, heads, width, page_size, decode, least, window=0, softcap=0.0, dtype=torch.float32):
-    step_plan.MIN_SHARED_READS = least
+    gpu_attention.MIN_SHARED_READS = least
     rng = np.random.default_rng(seed)
     queries, rows = random_queries(rng, page_size, 7)
     if decode:
