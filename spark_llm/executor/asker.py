@@ -114,13 +114,6 @@ class Asker:
         for number, receive in enumerate(receivers):
             receive(free if number else answer)
 
-    def known(self, text: str) -> Answer | None:
-        """The answer that the result log's text stands for; None if it is no value of the type."""
-        try:
-            return Answer(coerce(text, self._result_type, self._zone), known=True)
-        except Misfit:
-            return None
-
     def _answer(self, finished: Finished) -> Answer:
         usage = None if finished.shared else finished.usage
         if finished.error is not None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import tzinfo
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from spark_llm.errors import redact
+from spark_llm.optimizer.coerce import Misfit, coerce
+from spark_llm.optimizer.ddl import SparkType
 from spark_llm.serving.core import RowError, Usage
 
 ERROR_TYPE = pa.struct([("condition", pa.string()), ("message", pa.string()), ("attempts", pa.int32())])
@@ -18,15 +21,11 @@ USAGE_TYPE = pa.struct([(name, pa.int64()) for name in ("prompt", "cached", "out
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One distinct tuple's outcome: a value of the result type or an error, and what it cost (None = nothing asked).
-
-    `known`: the result log had it.
-    """
+    """One distinct tuple's outcome: a value of the result type or an error, and what it cost (None = nothing asked)."""
 
     value: Any = None
     error: RowError | None = None
     usage: Usage | None = None
-    known: bool = False
 
 
 NOT_ASKED = Answer()
@@ -38,30 +37,51 @@ def result_type(value_type: pa.DataType) -> pa.DataType:
 
 
 def result_array(
-    answers: Sequence[Answer], payer: np.ndarray, tuple_of: np.ndarray, value_type: pa.DataType
-) -> pa.Array:
-    """Spread the answers of distinct tuples over their rows.
+    known: pa.Array, answers: Sequence[Answer], place: np.ndarray, payer: np.ndarray, tuple_of: np.ndarray
+) -> pa.StructArray:
+    """Spread the outcomes of distinct tuples over their rows.
 
     Parameters
     ----------
-    answers : one per distinct tuple
-    payer : bool per row, true on the one row of each tuple that carries its usage
-    tuple_of : int64 per row, index into `answers`
+    known : array of the value type
+        Values from the result log.
+    answers : sequence of Answer
+        The other tuples'.
+    place : int64 per distinct tuple
+        Index into `known` followed by `answers`.
+    payer : bool per row
+        True on the one row of each tuple that carries its usage.
+    tuple_of : int64 per row
+        Index into `place`.
     """
-    values = pa.array([a.value for a in answers], type=value_type).take(pa.array(tuple_of))
-    errors = pa.array([_error_row(a.error) for a in answers], type=ERROR_TYPE).take(pa.array(tuple_of))
-    paid = [answers[t].usage if pays else None for t, pays in zip(tuple_of.tolist(), payer.tolist(), strict=True)]
-    usage = pa.StructArray.from_arrays(
-        [
-            pa.array([u.prompt if u else 0 for u in paid], pa.int64()),
-            pa.array([u.cached if u else 0 for u in paid], pa.int64()),
-            pa.array([u.output if u else 0 for u in paid], pa.int64()),
-            pa.array([int(u is not None) for u in paid], pa.int64()),
-            pa.array((np.array([a.known for a in answers], dtype=bool)[tuple_of] & payer).astype(np.int64)),
-        ],
-        fields=list(USAGE_TYPE),
-    )
-    return pa.StructArray.from_arrays([values, errors, usage], fields=list(result_type(value_type)))
+    rows = place[tuple_of]
+    index = pa.array(rows)
+    values = pa.concat_arrays([known, pa.array([a.value for a in answers], known.type)]).take(index)
+    failed = [_error_row(a.error) for a in answers]
+    errors = pa.concat_arrays([pa.nulls(len(known), ERROR_TYPE), pa.array(failed, ERROR_TYPE)])
+    paid = [(u.prompt, u.cached, u.output, 1, 0) if (u := a.usage) else (0,) * 5 for a in answers]
+    counts = np.zeros((len(known) + len(answers), len(USAGE_TYPE)), np.int64)
+    counts[: len(known), USAGE_TYPE.get_field_index("known")] = 1
+    counts[len(known) :] = np.array(paid, np.int64).reshape(len(answers), len(USAGE_TYPE))
+    spread = np.where(payer[:, None], counts[rows], 0).T
+    usage = pa.StructArray.from_arrays([pa.array(count) for count in spread], fields=list(USAGE_TYPE))
+    return pa.StructArray.from_arrays([values, errors.take(index), usage], fields=list(result_type(known.type)))
+
+
+def known_values(texts: pa.Array, spark_type: SparkType, value_type: pa.DataType, zone: tzinfo) -> pa.Array:
+    """The values that the result log's texts stand for; NULL where there is no text, or it is no value of the type."""
+    if spark_type == "string":
+        return texts.cast(value_type)
+    encoded = texts.dictionary_encode()
+    values = [_value(text, spark_type, zone) for text in encoded.dictionary.to_pylist()]
+    return pa.array(values, value_type).take(encoded.indices)
+
+
+def _value(text: str, spark_type: SparkType, zone: tzinfo) -> object:
+    try:
+        return coerce(text, spark_type, zone)
+    except Misfit:
+        return None
 
 
 def _error_row(error: RowError | None) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from spark_llm.executor.budget import Budget
 from spark_llm.executor.connect import kill_watch, open_exchange, task_client, task_partition
 from spark_llm.executor.deferred import DeferredExchange
 from spark_llm.executor.distinct import Distinct, distinct_tuples, is_utf8
-from spark_llm.executor.results import NOT_ASKED, Answer, result_array
+from spark_llm.executor.results import NOT_ASKED, Answer, known_values, result_array
 from spark_llm.executor.types import arrow_type, session_zone
 from spark_llm.optimizer.cells import cells
 from spark_llm.optimizer.columns import Window as EncodedWindow
@@ -43,30 +43,57 @@ FIRST_ROWS = 1024
 
 
 class Window:
-    """Rows read together: their columns, distinct tuples and, as they come, answers."""
+    """Rows read together: their columns, distinct tuples and, as they come, values from the log and answers."""
 
-    def __init__(self, batches: Sequence[Batch], fields: int, *, share: bool, known: bool) -> None:
+    def __init__(
+        self, batches: Sequence[Batch], fields: int, value_type: pa.DataType, *, share: bool, known: bool
+    ) -> None:
         self.rows = sum(len(batch[0]) for batch in batches)
         chunks = zip(*(batch[:fields] for batch in batches), strict=True)
         self.columns = [pa.concat_arrays(column) for column in chunks]
-        self._known = [batch[fields] for batch in batches] if known else []
         every = np.arange(self.rows)
         self.distinct = distinct_tuples(self.columns, self.rows) if share else Distinct(every, every)
-        self.answers: list[Answer | None] = [None] * len(self.distinct.first)
-        self.open = len(self.answers)
+        self.texts = pa.concat_arrays([batch[fields] for batch in batches]).take(self._first()) if known else None
+        self.open = len(self.distinct.first)
+        self._answers: list[Answer | None] = [None] * self.open
+        self._known = [pa.nulls(0, value_type)]
+        self._place = np.full(self.open, -1)
+
+    def _first(self) -> pa.Array:
+        return pa.array(self.distinct.first)
 
     def tuples(self) -> list[pa.Array]:
         """The columns of the distinct tuples only."""
-        return [column.take(pa.array(self.distinct.first)) for column in self.columns]
+        return [column.take(self._first()) for column in self.columns]
 
-    def known(self) -> list[str | None]:
-        """The texts that the plan found in the result log, by distinct tuple; empty where it did not look."""
-        column = pa.concat_arrays(self._known) if self._known else pa.nulls(0)
-        return column.take(pa.array(self.distinct.first)).to_pylist() if self._known else []
+    def unknown(self) -> np.ndarray:
+        """The numbers of the tuples without a value or an answer."""
+        missing = np.fromiter((answer is None for answer in self._answers), bool, len(self._answers))
+        return np.flatnonzero(missing & (self._place < 0))
+
+    def know(self, tuples: np.ndarray, values: pa.Array) -> int:
+        """Take the log's values of `tuples`, which have none yet, NULL where there is none; how many there are."""
+        found = np.flatnonzero(values.is_valid())
+        self._place[tuples[found]] = sum(map(len, self._known)) + found
+        self._known.append(values)
+        self.open -= len(found)
+        return len(found)
 
     def receive(self, index: int, answer: Answer) -> None:
-        self.answers[index] = answer
+        self._answers[index] = answer
         self.open -= 1
+
+    def answers(self) -> list[Answer]:
+        """What was not known, by tuple."""
+        return [answer for answer in self._answers if answer is not None]
+
+    def result(self) -> pa.StructArray:
+        """One entry per row, when nothing is open."""
+        known, asked, place = pa.concat_arrays(self._known), self._place < 0, self._place.copy()
+        place[asked] = len(known) + np.arange(np.count_nonzero(asked))
+        payer = np.zeros(self.rows, dtype=bool)
+        payer[self.distinct.first] = True
+        return result_array(known, self.answers(), place, payer, self.distinct.tuple_of)
 
 
 class CallRunner:
@@ -182,21 +209,23 @@ class Session:
         spec = runner.spec
         zone, client = session_zone(spec.conf), task_client(spec, runner.settings)
         record = log.record if log else None
+        self._zone = zone
         self._asker = Asker(exchange, runner.call, client, spec.result_type, zone, MEMORY_BYTES, record)
 
     def ask(self, batches: Sequence[Batch]) -> Window:
         """Submit what is distinct in the rows of `batches` and not known yet."""
         runner, spec = self._runner, self._runner.spec
         joined = bool(spec.log and spec.log["joined"])
-        window = Window(batches, len(spec.fields), share=spec.deterministic, known=joined)
+        window = Window(batches, len(spec.fields), runner.value_type, share=spec.deterministic, known=joined)
         columns = window.tuples()
         unaskable = runner.unaskable(columns)
         for index, answer in unaskable.items():
             window.receive(index, answer)
         if errors := [answer.error for answer in unaskable.values() if answer.error]:
             self._exchange.report(len(errors), errors)
-        for index, text in enumerate(window.known()):
-            self._receive_known(window, index, text)
+        if window.texts is not None:
+            wanted = window.unknown()
+            self._know(window, wanted, window.texts.take(pa.array(wanted)))
         wanted, identities = self._unknown(window, columns)
         if wanted:
             chosen = [column.take(pa.array(wanted, pa.int64())) for column in columns]
@@ -205,33 +234,28 @@ class Session:
 
     def _unknown(self, window: Window, columns: Sequence[pa.Array]) -> tuple[list[int], list[bytes]]:
         """The tuples that are open when the result log has been looked up, with their identities."""
-        wanted = [i for i, a in enumerate(window.answers) if a is None]
-        identities = self._runner.identity.identities(
-            [column.take(pa.array(wanted, pa.int64())) for column in columns], len(wanted)
-        )
-        if self._log is None:
-            return wanted, identities
-        for index, text in zip(wanted, self._log.find(identities), strict=True):
-            self._receive_known(window, index, text)
-        still = [(i, identity) for i, identity in zip(wanted, identities, strict=True) if window.answers[i] is None]
-        return [i for i, _ in still], [identity for _, identity in still]
+        wanted = window.unknown()
+        chosen = [column.take(pa.array(wanted)) for column in columns]
+        identities = dict(zip(wanted.tolist(), self._runner.identity.identities(chosen, len(wanted)), strict=True))
+        if self._log is not None and len(wanted):
+            self._know(window, wanted, self._log.find(list(identities.values())))
+            wanted = window.unknown()
+        return wanted.tolist(), [identities[i] for i in wanted.tolist()]
 
-    def _receive_known(self, window: Window, index: int, text: str | None) -> None:
-        if text is not None and window.answers[index] is None and (answer := self._asker.known(text)) is not None:
-            window.receive(index, answer)
-            if self._log is not None:
-                self._log.count_hit()
+    def _know(self, window: Window, tuples: np.ndarray, texts: pa.Array) -> None:
+        """Take the log's `texts` for `tuples`, NULL where it has none."""
+        values = known_values(texts, self._runner.spec.result_type, self._runner.value_type, self._zone)
+        found = window.know(tuples, values)
+        if self._log is not None:
+            self._log.count_hits(found)
 
     def answers(self, window: Window) -> pa.StructArray:
         """Wait for the answers and give one to each row."""
         while window.open:
             self._asker.pump()
             self._runner.budget.check(self._exchange.totals)
-        answers = [a for a in window.answers if a is not None]
-        self._check_errors(answers)
-        payer = np.zeros(window.rows, dtype=bool)
-        payer[window.distinct.first] = True
-        return result_array(answers, payer, window.distinct.tuple_of, self._runner.value_type)
+        self._check_errors(window.answers())
+        return window.result()
 
     def _check_errors(self, answers: Sequence[Answer]) -> None:
         runner, totals = self._runner, self._exchange.totals

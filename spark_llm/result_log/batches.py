@@ -11,6 +11,9 @@ from pyarrow import fs
 SCHEMA = pa.schema([("identity", pa.binary()), ("answer", pa.string()), ("written", pa.int64())])
 """`identity`: 32 bytes. `answer`: the model's text. `written`: seconds since 1970."""
 
+ROW_GROUP = 1 << 17
+"""Answers that a task of Spark reads at least; a compacted file is read by several."""
+
 
 def make_batch(rows: Sequence[tuple[bytes, str]], written: float) -> pa.Table:
     """Answers with their identities as a table of `SCHEMA`."""
@@ -26,6 +29,7 @@ def to_bytes(table: pa.Table, call: str) -> pa.Buffer:
     pq.write_table(
         described,
         out,
+        row_group_size=ROW_GROUP,
         compression="zstd",
         use_dictionary=["answer"],
         write_statistics=["written"],

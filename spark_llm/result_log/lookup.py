@@ -27,17 +27,16 @@ class AnswerLookup:
         keys = _keys(identities)
         order = np.argsort(keys, kind="stable")
         self._keys, self._identities = keys[order], identities[order]
-        self._texts = table["answer"].cast(pa.large_string()).take(pa.array(order))
+        self._texts = table["answer"].combine_chunks().cast(pa.large_string()).take(pa.array(order))
 
-    def find(self, identities: Sequence[bytes]) -> list[str | None]:
-        """The answer to each identity; None where there is none."""
+    def find(self, identities: Sequence[bytes]) -> pa.Array:
+        """The answer to each identity, as strings; NULL where there is none."""
         if not self.answers or not identities:
-            return [None] * len(identities)
+            return pa.nulls(len(identities), pa.string())
         wanted = np.frombuffer(b"".join(identities), dtype="V32")
         places = np.searchsorted(self._keys, _keys(wanted)).clip(max=self.answers - 1)
         found = self._identities[places] == wanted
-        texts = self._texts.take(pa.array(places, mask=~found))
-        return texts.to_pylist()
+        return self._texts.take(pa.array(places, mask=~found)).cast(pa.string())
 
 
 def _keys(identities: np.ndarray) -> np.ndarray:

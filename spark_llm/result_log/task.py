@@ -81,13 +81,13 @@ class TaskLog:
             if unreadable:
                 _complain(f"{unreadable} files could not be read")
 
-    def find(self, identities: Sequence[bytes]) -> list[str | None]:
-        """The answers that the log holds; None for a tuple that must be asked."""
-        return self._lookup.find(identities) if self._lookup and self._lookup.answers else [None] * len(identities)
+    def find(self, identities: Sequence[bytes]) -> pa.Array:
+        """The answers that the log holds, as strings; NULL for a tuple that must be asked."""
+        return self._lookup.find(identities) if self._lookup else pa.nulls(len(identities), pa.string())
 
-    def count_hit(self) -> None:
-        """One tuple was answered by the log, joined or looked up."""
-        self._hits += 1
+    def count_hits(self, tuples: int) -> None:
+        """So many tuples were answered by the log, joined or looked up."""
+        self._hits += tuples
 
     def record(self, identity: bytes, answer: str) -> None:
         """Append an answer that was asked for."""

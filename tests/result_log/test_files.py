@@ -38,7 +38,7 @@ def write(folder: Path, numbers, partition: int = 0) -> None:
 
 def found(folder: Path, numbers) -> list[str | None]:
     lookup, _ = read_lookup(LOCAL, list_folder(LOCAL, str(folder)).current)
-    return lookup.find([key(number) for number in numbers])
+    return lookup.find([key(number) for number in numbers]).to_pylist()
 
 
 def age(folder: Path, seconds: float) -> None:

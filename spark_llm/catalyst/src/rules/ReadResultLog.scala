@@ -50,6 +50,7 @@ case class ReadResultLog(session: SparkSession) extends Rule[LogicalPlan] {
   private def read(ask: Ask, list: String => Either[String, LogFiles]): LogicalPlan = {
     val places = locate(ask.calls)
     var child = ask.child
+    var known = Seq.empty[Attribute]
     var index = -1
     val logged = ask.mapCalls { call =>
       index += 1
@@ -63,6 +64,7 @@ case class ReadResultLog(session: SparkSession) extends Rule[LogicalPlan] {
           val argument = if (!joins) None else {
             val (joined, answer) = join(child, call, place, found)
             child = joined
+            known :+= answer
             Some(answer)
           }
           val log = CallLog(place.folder, if (joins) found.since else 0.0, joins)
@@ -70,7 +72,15 @@ case class ReadResultLog(session: SparkSession) extends Rule[LogicalPlan] {
           said(call.withArguments(call.arguments ++ argument, call.params.copy(log = Some(log))), words)
       }
     }
-    Project(ask.output, logged.copy(child = child))
+    Project(ask.output, logged.copy(child = sortAsked(child, known)))
+  }
+
+  /** Known rows are not asked, so they come first, unsorted. */
+  private def sortAsked(child: LogicalPlan, known: Seq[Attribute]): LogicalPlan = child match {
+    case sort: Sort if known.nonEmpty =>
+      val asked = known.map(IsNull(_)).reduce[Expression](Or(_, _))
+      sort.copy(order = sort.order.map(o => o.copy(child = If(asked, o.child, Literal(null, o.child.dataType)))))
+    case _ => child
   }
 
   private def said(call: LlmCall, reason: String): LlmCall = {
