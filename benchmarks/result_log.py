@@ -10,9 +10,10 @@ One JSON line each, appended to benchmarks/results/result_log.jsonl:
 - `overhead`: a filter over reviews on the embedded model, log off and on in turn, asked by the executor's code without
   Spark. `cpu_share` is the additional CPU time of the asking process over the engine's seconds, `wall_share` the median
   ratio of the pairs' times, minus one.
-- `read`: the same query again over as many distinct rows as the log has answers, two cores. `scan_s` reads the log
-  alone (each answer once), `query_s` is the whole query: distinct tuples, join with the log, Python, join back, and
-  `query_cpu_s` the CPU seconds of its processes.
+- `read`: a query over as many distinct rows (a Parquet table) as the log has answers, on two cores: distinct tuples,
+  join with the log, Python, join back. `query_s` is the median of three runs in a session that has run it once
+  (`first_s`, with the JVM's warming up), `query_cpu_s` the CPU seconds of its processes. The log is compacted, or as
+  tasks leave it (`read_merged`: files of 8,192 answers), or in batches of 256 that nothing merged (`read_batches`).
 
 Calls are counted at the engine: one line of a file for each prompt that it was asked.
 """
@@ -23,6 +24,7 @@ import argparse
 import json
 import os
 import platform
+import secrets
 import signal
 import statistics
 import subprocess
@@ -31,7 +33,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +51,10 @@ import spark_llm
 from spark_llm.conf import Settings
 from spark_llm.executor.connect import worker_conf
 from spark_llm.executor.udf import bind
+from spark_llm.result_log.batches import make_batch, to_bytes
 from spark_llm.result_log.call import call_folder
-from spark_llm.result_log.files import list_folder
-from spark_llm.result_log.writer import UNWRITTEN_ANSWERS, AnswerWriter
+from spark_llm.result_log.files import LogFile, list_folder
+from spark_llm.result_log.writer import UNWRITTEN_ANSWERS
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "result_log.jsonl"
@@ -231,17 +234,19 @@ def command_of(pid: int) -> str:
         return ""
 
 
-def overhead(rows: int, folder: Path, pairs: int = 3) -> Outcome:
-    """A filter over reviews on the embedded model, log off and on in turn."""
+def overhead(rows: int, folder: Path, pairs: int = 4) -> Outcome:
+    """A filter over reviews on the embedded model, log off and on in turn, every other pair the other way round."""
     reviews = pq.read_table(HERE.parent / "sql_examples" / "data" / "reviews.parquet").to_pylist()
     texts = [f"{reviews[i % len(reviews)]['review']} ({i})" for i in range(rows)]
     conf = {"spark.llm.worker.dir": str(folder / "worker"), "spark.llm.worker.idleSeconds": "20"}
     ask_reviews(texts, {**conf, "spark.app.id": "warm"})
     runs = []
     for pair in range(pairs):
-        off = ask_reviews(texts, {**conf, "spark.app.id": f"off{pair}"})
-        log = {"spark.llm.resultLog.path": str(folder / f"log{pair}")}
-        runs.append((off, ask_reviews(texts, {**conf, **log, "spark.app.id": f"on{pair}"})))
+        taken = {}
+        for name in ("off", "on") if pair % 2 == 0 else ("on", "off"):
+            log = {"spark.llm.resultLog.path": str(folder / f"log{pair}")} if name == "on" else {}
+            taken[name] = ask_reviews(texts, {**conf, **log, "spark.app.id": f"{name}{pair}"})
+        runs.append((taken["off"], taken["on"]))
     connect(worker_conf(Settings(conf))).shutdown()
     engine_s = statistics.median(off[0] for off, _ in runs)
     return {
@@ -263,65 +268,67 @@ def ask_reviews(texts: list[str], conf: dict[str, str]) -> tuple[float, float]:
     return time.perf_counter() - start, time.process_time() - cpu
 
 
-def read(rows: int, folder: Path) -> Outcome:
+def read(rows: int, folder: Path, state: str = "compacted", runs: int = 3) -> Outcome:
     """The same query over as many rows as the log has answers."""
     conf = {**settings_of(folder), "spark.llm.placement": "inprocess"}
     del conf["spark.llm.engine.args"]
     spec = CallSpec("llm", INSTRUCTION, (Field("t"),), conf=conf)
     rule = IdentityRule.of(prepare(spec))
     place = folder / "log" / call_folder(spec, rule)
-    with ThreadPoolExecutor(TASKS) as pool:
-        bounds = [rows * i // 8 for i in range(9)]
-        list(pool.map(lambda i: fill(place, rule, range(bounds[i], bounds[i + 1]), i), range(8)))
+    fill(place, rule, rows, FILLS[state])
+    numbers = pa.table({"id": range(rows), "t": [text_of(i) for i in range(rows)]})
+    for part in range(TASKS):
+        bounds = rows * part // TASKS, rows * (part + 1) // TASKS
+        (folder / "table").mkdir(exist_ok=True)
+        pq.write_table(numbers.slice(bounds[0], bounds[1] - bounds[0]), folder / "table" / f"{part}.parquet")
     spark = make_session(f"local[{TASKS}]", conf)
+    spark.read.parquet(str(folder / "table")).createOrReplaceTempView("texts")
     query = f"SELECT id, llm('{INSTRUCTION}', t) AS a FROM texts"
-    warm = spark.range(100).selectExpr("id", "concat('row number ', id) AS t")
-    warm.createOrReplaceTempView("texts")
-    spark.sql(query).write.format("noop").mode("overwrite").save()
-    spark.range(rows).selectExpr("id", "concat('row number ', id) AS t").createOrReplaceTempView("texts")
-    cpu = cpu_seconds(os.getpid())
-    query_s = timed(lambda: spark.sql(query).write.format("noop").mode("overwrite").save())
-    query_cpu_s = cpu_seconds(os.getpid()) - cpu
-    current = [entry.path for entry in list_folder(fs.LocalFileSystem(), str(place)).current]
-    scan = spark.read.parquet(*current).groupBy("identity").agg({"answer": "first"})
-    scan_s = timed(lambda: scan.write.format("noop").mode("overwrite").save())
+    times = []
+    for _ in range(1 + runs):
+        cpu, start = cpu_seconds(os.getpid()), time.perf_counter()
+        spark.sql(query).write.format("noop").mode("overwrite").save()
+        times.append((time.perf_counter() - start, cpu_seconds(os.getpid()) - cpu))
+    current = [entry.file for entry in list_folder(fs.LocalFileSystem(), str(place)).current]
     right = spark.sql(query).where("a = concat('answer ', id)").count()
     spark.stop()
     return {
-        "fault": "read",
+        "fault": f"read {state}",
         "rows": rows,
         "lost": rows - right,
         "files": len(current),
-        "mib": round(sum(Path(file).stat().st_size for file in current) / 2**20, 1),
-        "scan_s": round(scan_s, 2),
-        "query_s": round(query_s, 2),
-        "query_cpu_s": round(query_cpu_s, 2),
+        "mib": round(sum(file.size for file in current) / 2**20, 1),
+        "first_s": round(times[0][0], 2),
+        "query_s": round(statistics.median(seconds for seconds, _ in times[1:]), 2),
+        "query_cpu_s": round(statistics.median(cpu for _, cpu in times[1:]), 2),
         "allowed_s": 10,
     }
 
 
-def fill(place: Path, rule: IdentityRule, numbers: range, partition: int) -> None:
-    """Append answers as a task does."""
-    log = AnswerWriter(fs.LocalFileSystem(), str(place), partition, "llm on stub")
-    for start in range(numbers.start, numbers.stop, 8192):
-        part = range(start, min(start + 8192, numbers.stop))
+FILLS = {"compacted": 1 << 20, "merged": 64 * 128, "batches": 256}
+"""Answers in a file: after `spark-llm log --compact`, as tasks leave them, and if every task had been killed."""
+
+
+def fill(place: Path, rule: IdentityRule, rows: int, answers: int) -> None:
+    """Write a log of `rows` answers, `answers` a file."""
+    system = fs.LocalFileSystem()
+    for start in range(0, rows, answers):
+        part = range(start, min(start + answers, rows))
         identities = rule.identities([pa.array([text_of(i) for i in part])], len(part))
-        for number, identity in zip(part, identities, strict=True):
-            log.add(identity, f"answer {number}")
-    log.close()
-
-
-def timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+        given = [(identity, f"answer {i}") for i, identity in zip(part, identities, strict=True)]
+        data = to_bytes(make_batch(given, time.time()), "llm on stub")
+        name = LogFile(0, secrets.token_hex(8), 0, 0, len(part), data.size).name
+        system.create_dir(str(place))
+        (place / name).write_bytes(data)
 
 
 FAULTS: dict[str, tuple[Callable[[int, Path], Outcome], int]] = {
     "driver": (driver_killed, 6000),
     "executor": (executor_killed, 6000),
-    "overhead": (overhead, 8000),
+    "overhead": (overhead, 6000),
     "read": (read, 1_000_000),
+    "read_merged": (partial(read, state="merged"), 1_000_000),
+    "read_batches": (partial(read, state="batches"), 1_000_000),
 }
 """Name, what it does, and with how many rows by default."""
 
