@@ -1,11 +1,12 @@
 """What must hold of the code itself: nothing pickled is read, secrets are not shown, models can be restricted."""
 
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 
-from spark_llm.conf import Settings
+from spark_llm.conf import Settings, conf_table
 from spark_llm.errors import LlmError, is_secret_name, redact
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,6 +105,22 @@ def test_the_docs_name_every_setting_that_guards():
     page = (ROOT / "docs" / "security.md").read_text()
     for key in ("models.allowed", "sealed", "cache.isolation", "worker.logPrompts", "limit.rows", "worker.queueBytes"):
         assert f"spark.llm.{key}" in page
+
+
+def test_the_shared_configuration_seals_all_that_reaches_beyond_a_query():
+    """Programs, folders, addresses, engine settings, limits and budgets, whatever settings are added."""
+    lines = (ROOT / "conf" / "shared.conf").read_text().splitlines()
+    [sealed] = [line.split(maxsplit=1)[1] for line in lines if line.startswith("spark.llm.sealed")]
+    always = ["spark.llm.sealed", "spark.llm.*.allowed"]
+    patterns = [*always, *(pattern.strip() for pattern in sealed.split(","))]
+    reaching = re.compile(r"python|path|url|dir|key|args|limit|budget|price|worker|allowed|sealed|isolation|placement")
+    open_keys = [
+        key
+        for key in conf_table()
+        if reaching.search(key.removeprefix("spark.llm.").lower())
+        and not any(fnmatchcase(key, pattern) for pattern in patterns)
+    ]
+    assert open_keys == ["spark.llm.optimize.limits.enabled"]
 
 
 @pytest.mark.spark

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from spark_llm.serving.client import WorkerConf, connect
@@ -108,6 +109,16 @@ def test_secrets_are_readable_by_the_owner_alone(worker):
     modes = {p.suffix: p.stat().st_mode & 0o777 for p in worker.folder.iterdir() if p.is_file() or p.is_socket()}
     assert modes == {".json": 0o600, ".sock": 0o600, ".log": 0o600}
     assert worker.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_token_is_no_argument_or_environment_of_a_process_and_in_no_log(worker):
+    with worker.exchange() as exchange:
+        exchange.submit(requests(CALL, ["a"]))
+        drain(exchange, 1)
+    token = worker.rendezvous.read().token
+    assert len(token) >= 43, "256 bits"
+    shown = [Path(f"/proc/{pid}/{part}").read_text() for pid in worker.pids() for part in ("cmdline", "environ")]
+    assert not any(token in text for text in [*shown, worker.rendezvous.log.read_text()])
 
 
 @pytest.mark.parametrize("spoil", ["open to others", "a link", "a file"])
