@@ -47,6 +47,28 @@ def test_foreach_batch(spark, source, calls, tmp_path):
     assert calls.count <= 6
 
 
+@pytest.mark.parametrize("way", ["projection", "foreachBatch"])
+def test_the_result_log_is_written_and_read(spark, source, calls, tmp_path, way):
+    """A stream from its beginning again, as after a lost checkpoint: tasks look up what they wrote the first time."""
+    spark.conf.set("spark.llm.resultLog.path", str(tmp_path / "log"))
+
+    def store(batch, number):
+        batch.selectExpr("id", "llm('Q', t) a").write.mode("append").format("noop").save()
+
+    def run(name: str) -> None:
+        plan = source.writeStream.foreachBatch(store)
+        if way == "projection":
+            plan = source.selectExpr("id", "llm('Q', t) a").writeStream.format("noop")
+        plan = plan.option("checkpointLocation", str(tmp_path / name)).trigger(availableNow=True)
+        plan.start().awaitTermination(120)
+
+    run("first")
+    asked = calls.count
+    assert asked >= len(set(calls.lines())) == 3
+    run("again")
+    assert calls.count == asked
+
+
 def test_an_unsupported_place_is_an_error(spark, source, tmp_path):
     source.createOrReplaceTempView("arriving")
     spark.sql("SELECT id, 'x' || id AS u FROM range(3)").createOrReplaceTempView("fixed")

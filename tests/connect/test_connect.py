@@ -84,3 +84,16 @@ def test_predicates_limits_joins_and_aggregates(remote):
         remote.spark, "EXPLAIN SELECT id FROM films WHERE llm('x', title) LIKE 'a%' LIMIT 1"
     ).collect()
     assert "not a comparison of one answer with constants" in text
+
+
+def test_the_result_log_answers_a_later_query(remote, tmp_path):
+    remote.spark.conf.set("spark.llm.resultLog.path", str(tmp_path / "log"))
+    try:
+        query = "SELECT id, llm('Sum up', review, title) a FROM reviews ORDER BY id"
+        first = spark_llm.sql(remote.spark, query).collect()
+        assert remote.calls.count > 0
+        remote.calls.reset()
+        assert spark_llm.sql(remote.spark, query).collect() == first
+        assert remote.calls.count == 0
+    finally:
+        remote.spark.conf.unset("spark.llm.resultLog.path")

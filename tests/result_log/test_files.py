@@ -202,6 +202,52 @@ def test_files_are_plain_parquet_with_the_time_of_writing(tmp_path):
     assert time.time() - row["written"] < 3600
 
 
+@pytest.fixture(params=["subtree", "fsspec"])
+def storage(request, tmp_path):
+    """File systems without our rename: objects are put as they are written. Clouds cannot be reached from here."""
+    if request.param == "subtree":
+        return fs.SubTreeFileSystem(str(tmp_path), LOCAL)
+    memory = pytest.importorskip("fsspec.implementations.memory").MemoryFileSystem
+    memory.store.clear()
+    memory.pseudo_dirs[:] = [""]
+    return fs.PyFileSystem(fs.FSSpecHandler(memory()))
+
+
+def test_storages_that_cannot_rename(storage):
+    logs = [AnswerWriter(storage, "log/c", partition, "llm on m") for partition in range(2)]
+    for number in range(1000):
+        logs[number % 2].add(key(number), f"answer {number}")
+    for log in logs:
+        log.close()
+    wanted = [key(number) for number in range(1001)]
+
+    def check() -> None:
+        listing = list_folder(storage, "log/c")
+        assert (listing.torn, listing.unfinished) == ((), ())
+        assert read_lookup(storage, listing.current)[0].find(wanted).to_pylist() == [
+            *(f"answer {number}" for number in range(1000)),
+            None,
+        ]
+
+    check()
+    upkeep.compact(storage, "log", grace=-60)
+    assert len(list_folder(storage, "log/c").current) == 1
+    check()
+    assert [call.answers for call in upkeep.summarize(storage, "log")] == [1000]
+    assert upkeep.expire(storage, "log", -60) == 1000
+
+
+def test_a_file_that_is_seen_while_it_is_written_is_torn_until_it_is_whole(storage):
+    data = to_bytes(make_batch([(key(1), "one")], time.time()), "llm on m")
+    storage.create_dir("log/c")
+    path = f"log/c/{LogFile(0, '0' * 16, 0, 0, 1, data.size).name}"
+    for size, torn in ((data.size // 2, 1), (data.size, 0)):
+        with storage.open_output_stream(path) as stream:
+            stream.write(data[:size])
+        listing = list_folder(storage, "log/c")
+        assert (len(listing.torn), len(listing.current)) == (torn, 1 - torn)
+
+
 @pytest.mark.parametrize("path", ["relative/path", "ftp://host/x", "s3://key:secret@bucket/x"])
 def test_a_path_of_no_file_system_is_refused_without_its_secrets(path):
     with pytest.raises(LlmError, match="LLM_BAD_CONF") as error:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -17,6 +20,7 @@ from spark_llm.executor.udf import bind
 from spark_llm.planner import log as locate
 from spark_llm.result_log.call import call_folder
 from tests.conftest import stub_conf
+from tests.serving.worker_kit import Worker
 
 
 @pytest.fixture
@@ -155,6 +159,24 @@ def test_another_attempt_of_a_joined_task_finds_what_the_first_wrote(calls, conf
     assert (known(again), calls.count) == (100, 200)
     later = dataclasses.replace(joined, log={"folder": folder, "since": 4e9, "joined": True})
     assert known(ask(later, TEXTS, [None] * 300)) == 0
+
+
+@pytest.mark.slow
+def test_a_speculative_copy_of_a_task_pays_for_nothing(calls, conf):
+    """Two attempts of one task at once, as speculative execution has them: the worker asks once, the log keeps one."""
+    with tempfile.TemporaryDirectory(prefix="llm-") as folder:
+        args = json.dumps({"calls_dir": str(calls.folder), "delay_ms": 20, "batch": 16})
+        conf |= {"spark.llm.placement": "worker", "spark.llm.worker.dir": folder, "spark.llm.engine.args": args}
+        spec = spec_of({**conf, "spark.app.id": "app"}, "a")
+        try:
+            with ThreadPoolExecutor(2) as pool:
+                one, other = pool.map(lambda _: ask(spec, TEXTS), range(2))
+        finally:
+            Worker(Path(folder)).client.shutdown()
+    assert values(one) == values(other)
+    assert calls.count == 300
+    assert known(again := ask(spec_of(conf, "a"), TEXTS)) == 300
+    assert values(again) == values(one)
 
 
 def test_joined_answers_are_taken_and_misfits_asked(calls, conf):
