@@ -234,7 +234,7 @@ def command_of(pid: int) -> str:
         return ""
 
 
-def overhead(rows: int, folder: Path, pairs: int = 4) -> Outcome:
+def overhead(rows: int, folder: Path, pairs: int = 6) -> Outcome:
     """A filter over reviews on the embedded model, log off and on in turn, every other pair the other way round."""
     reviews = pq.read_table(HERE.parent / "sql_examples" / "data" / "reviews.parquet").to_pylist()
     texts = [f"{reviews[i % len(reviews)]['review']} ({i})" for i in range(rows)]
@@ -255,6 +255,7 @@ def overhead(rows: int, folder: Path, pairs: int = 4) -> Outcome:
         "engine_s": round(engine_s, 2),
         "cpu_share": round(statistics.median(on[1] - off[1] for off, on in runs) / engine_s, 4),
         "wall_share": round(statistics.median(on[0] / off[0] for off, on in runs) - 1, 4),
+        "pairs_s": [[round(off[0], 2), round(on[0], 2)] for off, on in runs],
         "allowed_share": 0.03,
     }
 
@@ -325,7 +326,7 @@ def fill(place: Path, rule: IdentityRule, rows: int, answers: int) -> None:
 FAULTS: dict[str, tuple[Callable[[int, Path], Outcome], int]] = {
     "driver": (driver_killed, 6000),
     "executor": (executor_killed, 6000),
-    "overhead": (overhead, 6000),
+    "overhead": (overhead, 20_000),
     "read": (read, 1_000_000),
     "read_merged": (partial(read, state="merged"), 1_000_000),
     "read_batches": (partial(read, state="batches"), 1_000_000),
