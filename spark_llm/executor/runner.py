@@ -224,8 +224,8 @@ class Session:
         if errors := [answer.error for answer in unaskable.values() if answer.error]:
             self._exchange.report(len(errors), errors)
         if window.texts is not None:
-            wanted = window.unknown()
-            self._know(window, wanted, window.texts.take(pa.array(wanted)))
+            looked_up = window.unknown()
+            self._know(window, looked_up, window.texts.take(pa.array(looked_up)))
         wanted, identities = self._unknown(window, columns)
         if wanted:
             chosen = [column.take(pa.array(wanted, pa.int64())) for column in columns]
