@@ -80,10 +80,10 @@ def _shared(placed: Numbers, lengths: Numbers) -> int:
 
 def _nested(items: Numbers, lengths: Numbers) -> Numbers:
     rows = np.lexsort(items.T[::-1]) if items.size else np.arange(len(items))
-    level = np.empty(items.shape, np.int32)
-    level[rows] = nest(items[rows], lengths)
-    order = np.argsort(level, axis=1, kind="stable")
-    unshared = np.take_along_axis(level, order, axis=1) == items.shape[1]
+    common = np.empty(items.shape, np.int32)
+    common[rows] = nest(items[rows], lengths)
+    order = np.argsort(-common, axis=1, kind="stable")
+    unshared = np.take_along_axis(common, order, axis=1) == 0
     return np.where(unshared, -1, np.take_along_axis(items, order, axis=1))
 
 

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
 Numbers = npt.NDArray[np.integer]
-Items = frozenset[int]
+Bools = npt.NDArray[np.bool_]
 
 COMMON = 256
 """Items that more rows hold join no groups; they come along where a group has them in common. A bound on time."""
 
+ROUNDS = 200
+"""Of joins; real tables take a few dozen. A bound on time where each round finds one pair only."""
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Rows with the items that all of them hold: one row, or two groups joined."""
+_SLICE = 256
+"""So many groups look at a time: a bound on memory."""
 
-    items: Items
-    parts: tuple[Group, Group] | int
+_MIXED = np.uint64(0x9E3779B97F4A7C15)
+"""An odd factor, so that different pairs stay different; it spreads pairs that share as much."""
 
 
 def nest(items: Numbers, lengths: Numbers) -> npt.NDArray[np.int32]:
-    """Where each item of each row stands when rows are nested by what they share.
+    """How far each item of each row is shared when rows are nested by what they share.
 
     Whatever tree joins the rows two by two, a join saves the text that both sides have in common, for it is then kept
     once: the items that a larger group shares lead, those that only a smaller one shares follow. So the joins that save
@@ -41,91 +39,88 @@ def nest(items: Numbers, lengths: Numbers) -> npt.NDArray[np.int32]:
     Returns
     -------
     int array of shape (n, w)
-        The level of each item, from 0; w for those that the row shares with none. A row's items in ascending level
-        begin as those of the rows that are nested with it.
+        The round in which the largest group was joined that has the item in common, from 1; 0 for the items that the
+        row shares with none. Rows begin alike if their items stand in descending order of it.
 
     Notes
     -----
-    Agglomerative clustering by nearest-neighbour chains (Murtagh, The Computer Journal 26, 1983): a joined group is to
-    no other nearer than its parts were, so the chains find the same joins as a search for the nearest pair of all.
+    Agglomerative clustering by rounds of reciprocal nearest neighbours (Murtagh, The Computer Journal 26, 1983): a
+    joined group is to no other nearer than its parts were, so all pairs that are nearest to each other can be joined at
+    once, and only groups whose nearest has gone look again.
     """
     counts = np.bincount(items[items >= 0].ravel(), minlength=len(lengths))
-    shared = (items >= 0) & (counts > 1)[items]
-    rows = [frozenset(row[mask].tolist()) for row, mask in zip(items, shared, strict=True)]
-    chains = _Chains(rows, lengths.tolist(), (counts > COMMON).tolist())
-    level = np.full(items.shape, items.shape[1], np.int32)
-    for root in chains.roots():
-        for row, levels in _levels(root):
-            level[row] = np.array([levels.get(item, items.shape[1]) for item in items[row].tolist()])
-    return level
+    held = np.where((items >= 0) & (counts > 1)[items], items, -1)  # by group; a joined one has its first part's place
+    nearest = np.full(len(held), -1)
+    looking, joins = np.arange(len(held)), []
+    while len(looking) and len(joins) < ROUNDS:
+        nearest[looking] = _nearest(held, looking, lengths, counts <= COMMON)
+        left = np.flatnonzero((nearest[nearest] == np.arange(len(held))) & (nearest > np.arange(len(held))))
+        right = nearest[left]
+        held[left], place = _in_common(held[left], held[right])
+        held[right], nearest[right] = -1, -1
+        joins.append((left, right, held[left] >= 0, place))
+        gone = np.zeros(len(held) + 1, bool)
+        gone[left] = gone[right] = True
+        looking = np.flatnonzero(gone[nearest])
+    return _rounds(held, joins)
 
 
-class _Chains:
-    """The groups that are joined no further so far, and who holds which item."""
-
-    def __init__(self, rows: list[Items], lengths: list[int], common: list[bool]) -> None:
-        self.groups: dict[int, Group] = {i: Group(items, i) for i, items in enumerate(rows)}
-        self.lengths = lengths
-        self.holders: dict[int, set[int]] = {}
-        for i, items in enumerate(rows):
-            for item in items:
-                if not common[item]:
-                    self.holders.setdefault(item, set()).add(i)
-
-    def roots(self) -> Iterator[Group]:
-        """Join all that share anything, and yield the groups that remain."""
-        for start in range(len(self.groups)):
-            chain: list[int] = []
-            while chain or start in self.groups:
-                chain = chain or [start]
-                nearest = self._nearest(chain[-1], chain[-2] if len(chain) > 1 else -1)
-                if nearest == -1:
-                    yield self._remove(chain.pop())
-                elif len(chain) > 1 and nearest == chain[-2]:
-                    self._join(chain.pop(), chain.pop())
-                else:
-                    chain.append(nearest)
-
-    def _nearest(self, group: int, previous: int) -> int:
-        """The group that shares most with this one: `previous` if none shares more, -1 if none shares anything."""
-        shared: dict[int, int] = {}
-        for item in self.groups[group].items:
-            length, holders = self.lengths[item], self.holders.get(item, ())
-            if not shared:
-                shared = dict.fromkeys(holders, length)
-                continue
-            for other in holders:
-                shared[other] = shared.get(other, 0) + length
-        shared.pop(group, None)
-        most = max(shared.values(), default=0)
-        if most == shared.get(previous):
-            return previous
-        return list(shared)[list(shared.values()).index(most)] if most else -1
-
-    def _join(self, one: int, other: int) -> None:
-        """Join two groups; the first number is free then, the other the joined group's."""
-        left, right = self._remove(one), self._remove(other)
-        self.groups[other] = joined = Group(left.items & right.items, (left, right))
-        for item in joined.items:
-            if item in self.holders:
-                self.holders[item].add(other)
-
-    def _remove(self, group: int) -> Group:
-        removed = self.groups.pop(group)
-        for item in removed.items:
-            if item in self.holders:
-                self.holders[item].discard(group)
-        return removed
+def _nearest(held: Numbers, looking: Numbers, lengths: Numbers, joining: Bools) -> Numbers:
+    """The group that shares most with each of those looking for it, -1 where none shares anything."""
+    group, column = np.nonzero((held >= 0) & joining[held])
+    item = held[group, column]
+    holders = group[np.argsort(item, kind="stable")]
+    count = np.bincount(item, minlength=len(lengths))
+    first = np.cumsum(count) - count
+    found = np.full(len(held), -1)
+    for start in range(0, len(looking), _SLICE):
+        some = looking[start : start + _SLICE]
+        begin, end = np.searchsorted(group, [some[0], some[-1] + 1])
+        asks = np.isin(group[begin:end], some)
+        each, one = item[begin:end][asks], group[begin:end][asks]
+        several = count[each]
+        other = holders[np.arange(several.sum()) + np.repeat(first[each] - np.cumsum(several) + several, several)]
+        one, other = _closest(np.repeat(one, several), other, np.repeat(lengths[each], several))
+        tie = (np.minimum(one, other) * len(held) + np.maximum(one, other)).astype(np.uint64) * _MIXED
+        by_tie = np.argsort(tie)
+        found[one[by_tie]] = other[by_tie]
+    return found[looking]
 
 
-def _levels(root: Group) -> Iterator[tuple[int, dict[int, int]]]:
-    """Every row of a tree of groups with the level of each item that it shares."""
-    open_groups: list[tuple[Group, dict[int, int], int]] = [(root, {}, 0)]
-    while open_groups:
-        group, levels, depth = open_groups.pop()
-        if isinstance(group.parts, int):
-            yield group.parts, levels
-        else:
-            new = group.items - levels.keys()
-            below = levels | dict.fromkeys(new, depth) if new else levels
-            open_groups += [(part, below, depth + bool(new)) for part in group.parts]
+def _closest(one: Numbers, other: Numbers, lengths: Numbers) -> tuple[Numbers, Numbers]:
+    """Of each group `one` every `other` with which the `lengths` are most in sum; pairs may stand twice."""
+    (row, rows), (column, columns) = _numbered(one), _numbered(other)
+    pair = row * columns + column
+    shared = np.bincount(pair, lengths, minlength=rows * columns)
+    shared[pair[one == other]] = 0.0
+    most = shared.reshape(rows, columns).max(axis=1, initial=0.0)
+    closest = np.flatnonzero((shared[pair] == most[row]) & (one != other))
+    return one[closest], other[closest]
+
+
+def _numbered(groups: Numbers) -> tuple[Numbers, int]:
+    """The groups numbered without gaps, and how many there are."""
+    present = np.zeros(groups.max(initial=-1) + 1, bool)
+    present[groups] = True
+    number = np.cumsum(present) - 1
+    return number[groups], int(number[-1]) + 1 if len(groups) else 0
+
+
+def _in_common(left: Numbers, right: Numbers) -> tuple[Numbers, Numbers]:
+    """The items of `left` that `right` holds too, in their places, and for the items of `right` that place or -1."""
+    common, place = np.full_like(left, -1), np.full_like(right, -1)
+    for column, item in enumerate(right.T):
+        equal = (left == item[:, None]) & (item >= 0)[:, None]
+        common = np.where(equal, left, common)
+        place[:, column] = np.where(equal.any(axis=1), equal.argmax(axis=1), -1)
+    return common, place
+
+
+def _rounds(held: Numbers, joins: list[tuple[Numbers, Numbers, Bools, Numbers]]) -> npt.NDArray[np.int32]:
+    """For each item the last round in which its row's group had it in common, from the last joins to the first."""
+    last = np.zeros(held.shape, np.int32)
+    for number in range(len(joins), 0, -1):
+        left, right, common, place = joins[number - 1]
+        last[left] = np.where(common & (last[left] == 0), number, last[left])
+        last[right] = np.where(place >= 0, np.take_along_axis(last[left], np.maximum(place, 0), axis=1), 0)
+    return last

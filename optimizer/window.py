@@ -127,9 +127,9 @@ def _nested(columns: Sequence[Column], given: Orders, pinned: int) -> Orders:
     cells = numbers[statistics[pinned:]].T[rows]
     groups = group_pinned(columns, given[:pinned])[rows]
     distinct, items = np.unique(paired(groups[:, None], cells, len(lengths)), return_inverse=True)
-    level = nest(items.reshape(cells.shape), lengths[distinct % len(lengths)])
+    common = nest(items.reshape(cells.shape), lengths[distinct % len(lengths)])
     order = np.tile(statistics, (len(rows), 1))
-    order[rows, pinned:] = statistics[pinned:][np.argsort(level, axis=1, kind="stable")]
+    order[rows, pinned:] = statistics[pinned:][np.argsort(-common, axis=1, kind="stable")]
     return order
 
 

@@ -22,10 +22,13 @@ def padded(sets) -> np.ndarray:
     return np.array([sorted(items) + [-1] * (width - len(items)) for items in sets])
 
 
-def leading(items, level) -> list[list[int]]:
-    """Each row's shared items in the order of their levels."""
-    pairs = [sorted(zip(ls, row, strict=True)) for ls, row in zip(level.tolist(), items.tolist(), strict=True)]
-    return [[item for depth, item in row if item >= 0 and depth < items.shape[1]] for row in pairs]
+def leading(items, common) -> list[list[int]]:
+    """Each row's shared items, those of the largest groups first."""
+    pairs = [
+        sorted((-r, i) for r, i in zip(rs, row, strict=True) if r)
+        for rs, row in zip(common.tolist(), items.tolist(), strict=True)
+    ]
+    return [[item for _, item in row] for row in pairs]
 
 
 def saved(rows, lengths) -> int:
@@ -43,9 +46,9 @@ def best_join(sets, lengths) -> int:
 @given(item_sets, st.lists(st.integers(1, 40), min_size=10, max_size=10))
 def test_rows_begin_with_what_they_share(sets, lengths):
     items = padded(sets)
-    level = nest(items, np.array(lengths))
-    assert level.shape == items.shape
-    rows = leading(items, level)
+    common = nest(items, np.array(lengths))
+    assert common.shape == items.shape
+    rows = leading(items, common)
     assert all(set(row) <= own for row, own in zip(rows, sets, strict=True))
     assert saved(rows, lengths) >= best_join(sets, lengths)
 
@@ -53,13 +56,22 @@ def test_rows_begin_with_what_they_share(sets, lengths):
 def test_two_pairs_and_what_both_have_in_common():
     """The pairs {0, 1, 2} and {0, 3, 4} are joined first, then both by 0, which so leads everywhere."""
     items = np.array([[0, 1, 2], [0, 1, 2], [0, 3, 4], [0, 3, 4], [5, 6, 7]])
-    assert nest(items, np.full(8, 10)).tolist() == [[0, 1, 1], [0, 1, 1], [0, 1, 1], [0, 1, 1], [3, 3, 3]]
+    assert nest(items, np.full(8, 10)).tolist() == [[2, 1, 1]] * 4 + [[0, 0, 0]]
+
+
+def test_rows_that_share_alike_are_joined_in_few_rounds(monkeypatch):
+    """Every row is as near to every other: ties are spread, or each round would find one pair."""
+    common = nest(np.zeros((200, 1), int), np.full(1, 10))
+    assert set(common.ravel().tolist()) == {common.max()}
+    assert common.max() < 40
+    monkeypatch.setattr("spark_llm.optimizer.nesting.ROUNDS", 1)
+    assert set(nest(np.zeros((200, 1), int), np.full(1, 10)).ravel().tolist()) == {0, 1}
 
 
 def test_an_item_of_many_rows_comes_along(monkeypatch):
     monkeypatch.setattr("spark_llm.optimizer.nesting.COMMON", 2)
     items = np.array([[0, 1], [0, 1], [0, 2], [0, 3]])
-    assert nest(items, np.full(4, 10)).tolist() == [[0, 0], [0, 0], [2, 2], [2, 2]]
+    assert nest(items, np.full(4, 10)).tolist() == [[1, 1], [1, 1], [0, 0], [0, 0]]
 
 
 def retrieved(rows: int, contexts: int) -> list[list[str]]:
