@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 from resident import peak_above, resident_mib
+from spark_llm.optimizer.arrangement import Blocks
 from spark_llm.optimizer.cache_model import simulate_cache
 from spark_llm.optimizer.cells import cells
 from spark_llm.optimizer.columns import Column, Strings, encode, encode_unordered, encode_window
@@ -180,13 +181,13 @@ def cache_rates(table: pa.Table) -> dict[str, float]:
     prompt = prepare(CallSpec("llm", "Answer the question about the record.", fields, options))
     window = encode_window(prompt, [as_json(table[n]) if n in lists else table[n] for n in table.column_names])
     natural = cells(window)
+    capacity, block = (CHARACTERS_PER_TOKEN * tokens for tokens in (CACHE_TOKENS, BLOCK_TOKENS))
+    constant = prompt.call["instruction"]
     orders = {
-        "planned": lay_out(window)[1],
+        "planned": lay_out(window, blocks=Blocks(block, len(constant)))[1],
         "natural": natural,
         "shuffled": random.Random(1).sample(natural, len(natural)),
     }
-    capacity, block = (CHARACTERS_PER_TOKEN * tokens for tokens in (CACHE_TOKENS, BLOCK_TOKENS))
-    constant = prompt.call["instruction"]
     return {
         name: round(simulate_cache(((constant, *row) for row in rows), len, capacity, block).rate, 4)
         for name, rows in orders.items()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,24 @@ from spark_llm.optimizer.columns import Column
 Numbers = npt.NDArray[np.int32]
 Orders = npt.NDArray[np.unsignedinteger]
 Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """How an engine's prefix cache counts: whole blocks of `size`, in the unit of the columns' lengths, of the prompt.
+
+    `start` is the length of what stands before the first column, which all prompts share.
+    """
+
+    size: float = 1
+    start: float = 0
+
+    def served(self, begin: Any, length: Any) -> Any:
+        """What the cache serves of `length` that follows `begin` after the start; arrays or numbers."""
+        if self.size == 1:
+            return length
+        return ((self.start + begin + length) // self.size - (self.start + begin) // self.size) * self.size
+
 
 _SLICE = 1 << 14
 """Rows at a time where each needs a few hundred bytes."""
@@ -35,41 +55,42 @@ def number_cells(columns: Sequence[Column]) -> tuple[Numbers, Numbers]:
     return cells, lengths
 
 
-def arrange(columns: Sequence[Column], order: Orders) -> tuple[float, Numbers]:
-    """Sort the rows by their cells as laid out, and count the characters shared with the row before.
+def arrange(columns: Sequence[Column], order: Orders, blocks: Blocks) -> tuple[float, Numbers]:
+    """Sort the rows by their cells as laid out, and count what each shares with the row before, in whole blocks.
 
     Rows sorted so are neighbours of the row with which they share most, so the count is that of a trie.
     """
     cells, lengths = number_cells(columns)
-    every = np.arange(len(order), dtype=np.int32)
-    laid = np.stack([cells[leading, every] for leading in order.T])
-    del cells
-    rows = np.lexsort(laid[::-1]).astype(np.int32)
-    equal, depth, hits = np.ones(max(len(rows) - 1, 0), bool), np.zeros(max(len(rows) - 1, 0), order.dtype), 0.0
-    for position in laid:
-        sorted_cells = position[rows]
+    rows = np.arange(len(order), dtype=np.int32)
+    for leading in order.T[::-1]:
+        rows = rows[np.argsort(cells[leading[rows], rows], kind="stable")]
+    equal, depth = np.ones(max(len(rows) - 1, 0), bool), np.zeros(max(len(rows) - 1, 0), order.dtype)
+    shared = np.zeros(len(depth), lengths.dtype)
+    for leading in order.T:
+        sorted_cells = cells[leading[rows], rows]
         equal &= sorted_cells[1:] == sorted_cells[:-1]
-        hits += float(lengths[sorted_cells[1:][equal]].sum())
+        shared[equal] += lengths[sorted_cells[1:][equal]]
         depth += equal
-    return hits + _partial(columns, rows, order, depth), rows
+    del cells
+    _add_partial(shared, columns, rows, order, depth)
+    return float(blocks.served(0, shared).sum()), rows
 
 
-def _partial(columns: Sequence[Column], rows: Numbers, order: Orders, depth: Orders) -> float:
-    """Characters shared by the first cells that differ, as far as their prefixes reach."""
-    above, shared = np.flatnonzero(depth < order.shape[1]), 0.0
+def _add_partial(shared: Numbers, columns: Sequence[Column], rows: Numbers, order: Orders, depth: Orders) -> None:
+    """Add what the first cells that differ share, as far as their prefixes reach."""
+    above = np.flatnonzero(depth < order.shape[1])
     for start in range(0, len(above), _SLICE):
         upper = above[start : start + _SLICE]
         first = order[rows[upper], depth[upper]]
         same = first == order[rows[upper + 1], depth[upper]]
         for number in range(order.shape[1]):
             here = upper[same & (first == number)]
-            shared += _shared_beginnings(columns[number], rows[here], rows[here + 1])
-    return shared
+            shared[here] += _shared_beginnings(columns[number], rows[here], rows[here + 1]).astype(shared.dtype)
 
 
-def _shared_beginnings(column: Column, upper: Numbers, lower: Numbers) -> float:
-    """Characters that the column's cells of some rows share with those of others, which differ from them."""
+def _shared_beginnings(column: Column, upper: Numbers, lower: Numbers) -> npt.NDArray:
+    """Characters that each of the column's cells of some rows shares with that of others, which differ from them."""
     left, right = column.codes[upper], column.codes[lower]
     differs = column.prefixes[left] != column.prefixes[right]
     common = np.where(differs.any(axis=1), differs.argmax(axis=1), differs.shape[1])
-    return float(np.minimum(column.label + column.reach[left, common], column.lengths[left]).sum())
+    return np.minimum(column.label + column.reach[left, common], column.lengths[left])

@@ -25,6 +25,9 @@ _SLICE = 1 << 16
 _OFFSETS = 2**31 - 1
 """Bytes that the 32-bit offsets of Arrow's `string` reach."""
 
+_ESCAPED = 8
+"""So much longer a value may be as JSON, with room for its label."""
+
 _decoder = json.JSONDecoder(strict=False)
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -83,16 +86,17 @@ def encode(values: Strings, label: str, render: Callable[[str | None], str]) -> 
 
 def _encode(values: Strings, label: str, render: Callable[[str | None], str]) -> Column:
     codes, dictionary, by_rank = _ranked(values)
-    lengths, heads = np.empty(len(by_rank), np.int32), np.empty(len(by_rank), f"S{PREFIX}")
-    rendered = []
+    strings = pa.string() if values.nbytes < _OFFSETS // _ESCAPED else pa.large_string()
+    lengths, heads, rendered = np.empty(len(by_rank), np.int32), [np.empty(0, "S1")], []
     for start in range(0, len(by_rank), _SLICE):
         texts = [label + render(value) for value in dictionary.take(by_rank[start : start + _SLICE]).to_pylist()]
         lengths[start : start + len(texts)] = _lengths(texts)
-        heads[start : start + len(texts)] = [text[len(label) : len(label) + PREFIX].encode() for text in texts]
-        rendered.append(pa.array(texts, pa.large_string()))
-    prefixes = heads.view(np.uint8).reshape(len(by_rank), PREFIX)
-    reach = np.broadcast_to(np.arange(PREFIX + 1), (len(by_rank), PREFIX + 1))
-    return Column(codes, lengths, prefixes, reach, len(label), pa.chunked_array(rendered, pa.large_string()))
+        heads.append(np.array([text[len(label) : len(label) + PREFIX].encode()[:PREFIX] for text in texts], "S"))
+        rendered.append(pa.array(texts, strings))
+    joined = np.concatenate(heads)
+    prefixes = joined.view(np.uint8).reshape(len(joined), joined.itemsize)
+    reach = np.broadcast_to(np.arange(prefixes.shape[1] + 1), (len(by_rank), prefixes.shape[1] + 1))
+    return Column(codes, lengths, prefixes, reach, len(label), pa.chunked_array(rendered, strings))
 
 
 def encode_unordered(values: Strings, label: str) -> Column:

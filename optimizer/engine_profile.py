@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from spark_llm.optimizer.arrangement import Blocks
 
 Numbers = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.float64]
@@ -95,6 +96,12 @@ def engine_profile(conf: Mapping[str, str]) -> EngineProfile:
         minimum=ENDPOINT_MINIMUM if engine == "endpoint" else 0,
         prices=_prices(conf),
     )
+
+
+def character_blocks(conf: Mapping[str, str], instruction: str) -> Blocks:
+    """The blocks of the engine's cache in characters, behind the instruction: what a window's plan counts in."""
+    block = engine_profile(conf).block
+    return Blocks(block * CHARACTERS_PER_TOKEN, len(instruction)) if block > 1 else Blocks()
 
 
 def engine_args(conf: Mapping[str, str]) -> Mapping[str, object]:

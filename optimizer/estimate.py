@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from spark_llm.optimizer.arrangement import arrange
+from spark_llm.optimizer.arrangement import Blocks, arrange
 from spark_llm.optimizer.cache_model import simulate_cache
 from spark_llm.optimizer.cells import cells
 from spark_llm.optimizer.columns import Column, Window
@@ -129,7 +129,7 @@ def _first(column: Column, rows: int) -> Column:
 def _arranged(columns: Sequence[Column]) -> float:
     """Text of the sample's prefix tree in the order of `columns`."""
     order = np.broadcast_to(np.arange(len(columns), dtype=np.uint8), (len(columns[0].codes), len(columns)))
-    return _text(columns) - arrange(columns, order)[0]
+    return _text(columns) - arrange(columns, order, Blocks())[0]
 
 
 def _text(columns: Sequence[Column]) -> float:

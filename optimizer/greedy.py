@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from spark_llm.optimizer.arrangement import Bools, Numbers, Orders
+from spark_llm.optimizer.arrangement import Blocks, Bools, Numbers, Orders
 from spark_llm.optimizer.blocks import choose_blocks
 from spark_llm.optimizer.columns import Column
 from spark_llm.optimizer.groups import constant_columns, dense, paired, shared_rows, spread
@@ -14,7 +14,9 @@ from spark_llm.optimizer.groups import constant_columns, dense, paired, shared_r
 Floats = npt.NDArray[np.float64]
 
 
-def greedy_orders(columns: Sequence[Column], statistics: Orders, pinned: int, exponent: float) -> Orders:
+def greedy_orders(
+    columns: Sequence[Column], statistics: Orders, pinned: int, exponent: float, blocks: Blocks
+) -> Orders:
     """Every row's field order, depth by depth; groups of rows with equal beginnings are split further.
 
     Whatever has a value per cell is made column by column, or slice by slice: a temporary copy of it all would be the
@@ -28,7 +30,8 @@ def greedy_orders(columns: Sequence[Column], statistics: Orders, pinned: int, ex
         _place(column, rows, order, depth, free)
     parent = group_pinned(columns, statistics[:pinned])
     while len(rows):
-        chosen = choose_blocks(*_blocks(columns, rows, parent, free, statistics, exponent))
+        ids, served = _blocks(columns, rows, parent, free, statistics, blocks)
+        chosen = choose_blocks(ids, served**exponent)
         rows, parent, group = _sorted_members(rows, parent, chosen)
         if not len(rows):
             break
@@ -50,7 +53,7 @@ def group_pinned(columns: Sequence[Column], pinned: Orders) -> Numbers:
 
 
 def _blocks(
-    columns: Sequence[Column], rows: Numbers, parent: Numbers, free: Bools, statistics: Orders, exponent: float
+    columns: Sequence[Column], rows: Numbers, parent: Numbers, free: Bools, statistics: Orders, blocks: Blocks
 ) -> tuple[Numbers, Floats]:
     """Rows of a group that agree in a free column form a block.
 
@@ -58,10 +61,10 @@ def _blocks(
     -------
     ids : int array of shape (rows, columns)
         The block of every cell, columns in the order of `statistics`; block 0 holds the cells that stand alone.
-    weights : float array of shape (blocks,)
-        What one shared row is worth: the length of all free columns that are constant in the block, to the exponent.
+    served : float array of shape (blocks,)
+        What the cache serves of one shared row: all free columns that are constant in the block, behind those placed.
     """
-    ids, weights, count = np.zeros((len(rows), len(statistics)), np.int32), [np.zeros(1)], 1
+    ids, served, count = np.zeros((len(rows), len(statistics)), np.int32), [np.zeros(1)], 1
     for position, column in enumerate(statistics):
         usable = np.flatnonzero(free[rows, column] & _repeated(columns[column], rows)).astype(np.int32)
         members, starts = shared_rows(usable, _keys(columns[column], rows[usable], parent[usable]))
@@ -69,12 +72,14 @@ def _blocks(
         if not len(members):
             continue
         first = rows[members[starts]]
-        length = np.stack([c.lengths[c.codes[first]] for c in columns], axis=1) * free[first]
+        length = np.stack([c.lengths[c.codes[first]] for c in columns], axis=1)
+        placed = (length * ~free[first]).sum(axis=1) if blocks.size > 1 else 0
+        length *= free[first]
         length *= constant_columns(columns, rows[members], starts)
-        weights.append(length.sum(axis=1) ** exponent)
+        served.append(blocks.served(placed, length.sum(axis=1)))
         ids[members, position] = count + spread(np.arange(len(starts)), starts, len(members))
         count += len(starts)
-    return ids, np.concatenate(weights)
+    return ids, np.concatenate(served)
 
 
 def _repeated(column: Column, rows: Numbers) -> Bools:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from spark_llm.optimizer.arrangement import Blocks
 from spark_llm.optimizer.cells import cells
 from spark_llm.optimizer.columns import Window
 from spark_llm.optimizer.window import plan_window
 
 
-def lay_out(window: Window, *, fixed: bool = False) -> tuple[list[int], list[tuple[str, ...]]]:
+def lay_out(
+    window: Window, *, fixed: bool = False, blocks: Blocks | None = None
+) -> tuple[list[int], list[tuple[str, ...]]]:
     """Plan a window and render it.
 
     Parameters
@@ -16,6 +19,8 @@ def lay_out(window: Window, *, fixed: bool = False) -> tuple[list[int], list[tup
         The encoded rows; its text before the object, where there is some, counts as a pinned first column.
     fixed : bool
         Keep the fields in the order of `window.cells` and plan the rows alone.
+    blocks : Blocks, optional
+        The cache of the engine that will be asked, in characters.
 
     Returns
     -------
@@ -28,5 +33,5 @@ def lay_out(window: Window, *, fixed: bool = False) -> tuple[list[int], list[tup
     columns = window.cells if window.head is None else (window.head, *window.cells)
     if not columns:
         return list(range(window.rows)), cells(window)
-    layout = plan_window(columns, range(len(columns)), len(columns) if fixed else pinned)
+    layout = plan_window(columns, range(len(columns)), len(columns) if fixed else pinned, blocks)
     return layout.rows.tolist(), cells(window, layout.rows, layout.order[:, pinned:] - pinned)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -51,7 +53,8 @@ def nest(items: Numbers, lengths: Numbers) -> npt.NDArray[np.int32]:
     counts = np.bincount(items[items >= 0].ravel(), minlength=len(lengths))
     held = np.where((items >= 0) & (counts > 1)[items], items, -1)  # by group; a joined one has its first part's place
     nearest = np.full(len(held), -1)
-    looking, joins = np.arange(len(held)), []
+    looking: Numbers = np.arange(len(held))
+    joins: list[tuple[Numbers, Numbers, Bools, Numbers]] = []
     while len(looking) and len(joins) < ROUNDS:
         nearest[looking] = _nearest(held, looking, lengths, counts <= COMMON)
         left = np.flatnonzero((nearest[nearest] == np.arange(len(held))) & (nearest > np.arange(len(held))))
@@ -79,7 +82,9 @@ def _nearest(held: Numbers, looking: Numbers, lengths: Numbers, joining: Bools) 
         asks = np.isin(group[begin:end], some)
         each, one = item[begin:end][asks], group[begin:end][asks]
         several = count[each]
-        other = holders[np.arange(several.sum()) + np.repeat(first[each] - np.cumsum(several) + several, several)]
+        other: Numbers = holders[
+            np.arange(several.sum()) + np.repeat(first[each] - np.cumsum(several) + several, several)
+        ]
         one, other = _closest(np.repeat(one, several), other, np.repeat(lengths[each], several))
         tie = (np.minimum(one, other) * len(held) + np.maximum(one, other)).astype(np.uint64) * _MIXED
         by_tie = np.argsort(tie)
@@ -116,7 +121,7 @@ def _in_common(left: Numbers, right: Numbers) -> tuple[Numbers, Numbers]:
     return common, place
 
 
-def _rounds(held: Numbers, joins: list[tuple[Numbers, Numbers, Bools, Numbers]]) -> npt.NDArray[np.int32]:
+def _rounds(held: Numbers, joins: Sequence[tuple[Numbers, Numbers, Bools, Numbers]]) -> npt.NDArray[np.int32]:
     """For each item the last round in which its row's group had it in common, from the last joins to the first."""
     last = np.zeros(held.shape, np.int32)
     for number in range(len(joins), 0, -1):

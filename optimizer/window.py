@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 import numpy as np
-from spark_llm.optimizer.arrangement import Numbers, Orders, arrange, number_cells
+from spark_llm.optimizer.arrangement import Blocks, Numbers, Orders, arrange, number_cells
 from spark_llm.optimizer.columns import Column
 from spark_llm.optimizer.field_order import rank_columns
 from spark_llm.optimizer.greedy import greedy_orders, group_pinned
@@ -42,7 +42,7 @@ class Layout:
     order : unsigned int array of shape (n, m)
         Row i of it: the field order of row `rows[i]`.
     hits : float
-        Characters that an unbounded prefix cache serves.
+        Characters that an unbounded prefix cache serves, in its whole blocks, behind what stands before the columns.
     """
 
     rows: Numbers
@@ -50,7 +50,9 @@ class Layout:
     hits: float
 
 
-def plan_window(columns: Sequence[Column], order: Sequence[int], pinned: int = 0) -> Layout:
+def plan_window(
+    columns: Sequence[Column], order: Sequence[int], pinned: int = 0, blocks: Blocks | None = None
+) -> Layout:
     """Choose row order and field orders so that neighbours share long beginnings.
 
     Parameters
@@ -62,6 +64,9 @@ def plan_window(columns: Sequence[Column], order: Sequence[int], pinned: int = 0
         each other.
     pinned : int
         So many columns of `order` lead in every row, in this order; m keeps the order of all and plans the rows alone.
+    blocks : Blocks, optional
+        The cache that will be asked: what two rows share counts after rounding to its blocks. By default to the letter,
+        as the native engine's does.
 
     Returns
     -------
@@ -87,19 +92,21 @@ def plan_window(columns: Sequence[Column], order: Sequence[int], pinned: int = 0
         msg = f"a plan needs at least one column, and each of the {len(columns)} once in its order, got {list(order)}"
         raise ValueError(msg)
     given = np.array(order, np.min_scalar_type(len(order)))
-    found = max((_arranged(columns, orders) for orders in _candidates(columns, given, pinned)), key=itemgetter(0))
+    blocks = blocks or Blocks()
+    candidates = _candidates(columns, given, pinned, blocks)
+    found = max((_arranged(columns, orders, blocks) for orders in candidates), key=itemgetter(0))
     if len(given) > pinned + 1 and _leaves_room(columns, found[0]):
-        found = max(found, _arranged(columns, _nested(columns, given, pinned)), key=itemgetter(0))
+        found = max(found, _arranged(columns, _nested(columns, given, pinned), blocks), key=itemgetter(0))
     hits, rows, orders = found
     return Layout(rows, orders[rows], hits)
 
 
-def _arranged(columns: Sequence[Column], orders: Orders) -> tuple[float, Numbers, Orders]:
+def _arranged(columns: Sequence[Column], orders: Orders, blocks: Blocks) -> tuple[float, Numbers, Orders]:
     """A candidate: its hits, its sorted rows, and the field orders by row."""
-    return *arrange(columns, orders), orders
+    return *arrange(columns, orders, blocks), orders
 
 
-def _candidates(columns: Sequence[Column], given: Orders, pinned: int) -> Iterator[Orders]:
+def _candidates(columns: Sequence[Column], given: Orders, pinned: int, blocks: Blocks) -> Iterator[Orders]:
     """Field orders by row, shape (n, m): of equal ones the first is taken."""
     n, m = len(columns[0].codes), len(columns)
     yield np.broadcast_to(given, (n, m))
@@ -108,7 +115,7 @@ def _candidates(columns: Sequence[Column], given: Orders, pinned: int) -> Iterat
     statistics = _by_statistics(columns, given, pinned)
     yield np.broadcast_to(statistics, (n, m))
     for exponent in _EXPONENTS:
-        yield greedy_orders(columns, statistics, pinned, exponent)
+        yield greedy_orders(columns, statistics, pinned, exponent, blocks)
 
 
 def _leaves_room(columns: Sequence[Column], hits: float) -> bool:

@@ -27,6 +27,7 @@ from spark_llm.optimizer.cells import cells
 from spark_llm.optimizer.columns import Window as EncodedWindow
 from spark_llm.optimizer.columns import encode_window
 from spark_llm.optimizer.core import CallSpec
+from spark_llm.optimizer.engine_profile import character_blocks
 from spark_llm.optimizer.identity import IdentityRule, row_seed
 from spark_llm.optimizer.layout import lay_out
 from spark_llm.optimizer.prompts import Prompt, prepare
@@ -107,6 +108,7 @@ class CallRunner:
         self.value_type = arrow_type(spec.result_type)
         self.call = Call.from_dict(self.prompt.call)
         self.identity = IdentityRule.of(self.prompt)
+        self.blocks = character_blocks(spec.conf, self.call.instruction)
 
     def run(self, batches: Iterator[Batch]) -> Iterator[pa.StructArray]:
         """Yield the result column in pieces whose lengths add up to the rows read, in their order.
@@ -174,7 +176,7 @@ class CallRunner:
     def _planned(self, encoded: EncodedWindow) -> tuple[list[int], list[tuple[str, ...]]]:
         """Row order and each row's segments."""
         if self.settings.flag("optimize.enabled") and self.settings.flag("optimize.order.enabled"):
-            return lay_out(encoded, fixed=self.spec.fixed_order)
+            return lay_out(encoded, fixed=self.spec.fixed_order, blocks=self.blocks)
         return list(range(encoded.rows)), cells(encoded)
 
     def unaskable(self, columns: Sequence[pa.Array]) -> dict[int, Answer]:

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from spark_llm.optimizer.arrangement import Blocks
+from spark_llm.optimizer.cache_model import simulate_cache
 from spark_llm.optimizer.columns import encode, encode_unordered
 from spark_llm.optimizer.element_order import order_elements
 from spark_llm.optimizer.window import Layout, plan_window
@@ -24,9 +26,13 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 
 def texts_of(columns, layout: Layout) -> list[str]:
     """Every row's text as laid out."""
+    return ["".join(pieces) for pieces in pieces_of(columns, layout)]
+
+
+def pieces_of(columns, layout: Layout) -> list[list[str]]:
     cells = [["".join(pieces) + ", " for pieces in column.pieces] for column in columns]
     return [
-        "".join(cells[c][columns[c].codes[row]] for c in order)
+        [cells[c][columns[c].codes[row]] for c in order]
         for row, order in zip(layout.rows.tolist(), layout.order.tolist(), strict=True)
     ]
 
@@ -66,6 +72,27 @@ def test_hits_are_those_of_the_trie_and_never_below_a_fixed_order(table):
     assert layout.hits == trie_hits(texts_of(columns, layout))
     assert fixed.hits == trie_hits(texts_of(columns, fixed))
     assert layout.hits >= fixed.hits
+
+
+@given(tables(max_rows=30), st.sampled_from([2, 7, 16]), st.integers(0, 9))
+def test_hits_are_those_of_whole_blocks(table, size, start):
+    columns = encoded(table)
+    layout = plan_window(columns, range(len(columns)), blocks=Blocks(size, start))
+    texts = sorted(texts_of(columns, layout))
+    whole = [(start + shared(a, b)) // size * size - start // size * size for a, b in pairwise(texts)]
+    assert layout.hits == sum(whole) <= trie_hits(texts) + size * len(texts)
+
+
+@pytest.mark.parametrize("block", [16, 32])
+def test_a_plan_for_an_engine_of_blocks_leads_with_what_fills_them(block):
+    """32 rows share a title just shorter than a block, four an address that fills it: 4 characters per token."""
+    size = 4 * block
+    rows = [(f"{i % 2} ".ljust(size - 12, "t"), f"{i // 2 % 16} ".ljust(size + 6, "a")) for i in range(64)]
+    columns = encoded(list(zip(*rows, strict=True)))
+    plain, aware = plan(columns), plan_window(columns, [0, 1], blocks=Blocks(size))
+    assert (set(plain.order[:, 0].tolist()), set(aware.order[:, 0].tolist())) == ({0}, {1})
+    served = [simulate_cache(pieces_of(columns, layout), len, block=size).cached for layout in (plain, aware)]
+    assert served[1] == aware.hits > 1.2 * served[0]
 
 
 @given(tables(max_rows=30), st.randoms())
