@@ -12,22 +12,16 @@ seconds for whole tables. Lines are appended to benchmarks/results/estimate.json
 from __future__ import annotations
 
 import argparse
-import json
-import random
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+from emit import emit
 from planner import read
-from spark_llm.optimizer.columns import encode_window
-from spark_llm.optimizer.core import CallSpec, Field
-from spark_llm.optimizer.layout import lay_out
-from spark_llm.optimizer.plan import InputSize, plan_call
+from sampled_plan import distinct_rows, in_windows, planned_filter
 from spark_llm.optimizer.prompts import Prompt, prepare
 from spark_llm.serving.core import Call, ModelRef, Request
 from spark_llm.serving.engines import create_engine
@@ -35,10 +29,7 @@ from spark_llm.serving.models.directory import find_model
 from spark_llm.serving.prompt import PromptComposer
 from spark_llm.serving.tokenizer import Tokenizer
 
-from spark_llm.planning import profile
-
 RESULTS = Path(__file__).resolve().parent / "results" / "estimate.jsonl"
-WINDOW = 8192
 
 
 def main() -> None:
@@ -52,26 +43,20 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     for file in arguments.files:
-        line = measure(file, arguments)
-        with arguments.results.open("a") as out:
-            out.write(json.dumps(line) + "\n")
-        print(json.dumps(line) if arguments.json else "\n".join(f"{k:>15}  {v}" for k, v in line.items()), flush=True)
+        emit(measure(file, arguments), arguments.results, as_json=arguments.json)
 
 
 def measure(file: str, arguments: argparse.Namespace) -> dict[str, Any]:
     table = read(file, arguments.drop, None)
-    table = table.group_by(table.column_names, use_threads=False).aggregate([]).select(table.column_names)
+    table = distinct_rows(table)
     table = table.slice(0, arguments.rows or table.num_rows)
     begin = time.process_time()
-    spec = planned(table, arguments.sample)
+    spec = planned_filter(table, arguments.sample)
     seconds = time.process_time() - begin
     assert spec.plan is not None
     order = [(table.column_names[i], "ascending") for i in spec.plan.order]
-    prompt, segments = prepare(spec), list[tuple[str, ...]]()
-    for start in range(0, table.num_rows, WINDOW):
-        window = table.sort_by(order).slice(start, WINDOW)
-        columns = [window[name].combine_chunks() for name in table.column_names]
-        segments += lay_out(encode_window(prompt, columns))[1]
+    prompt = prepare(spec)
+    segments = in_windows(prompt, table.sort_by(order))
     total, cached = (in_trie if arguments.trie else by_engine)(prompt, segments)
     expected = spec.plan.estimate
     rates = expected["cached_tokens"] / expected["prompt_tokens"], cached / total
@@ -86,15 +71,6 @@ def measure(file: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "hit_rate_error": round(100 * (rates[0] - rates[1]), 2),
         "plan_cpu_s": round(seconds, 3),
     }
-
-
-def planned(table: pa.Table, sample: int) -> CallSpec:
-    rows = random.Random(1).sample(range(table.num_rows), min(sample, table.num_rows))
-    columns = [column.to_pylist() for column in table.take(pa.array(rows)).columns]
-    distinct = tuple(float(len(column.unique())) for column in table.columns)
-    spec = CallSpec("llm_filter", "Is it suitable for kids?", tuple(map(Field, table.column_names)), {}, "boolean")
-    size = InputSize(table.num_rows, float(table.num_rows), distinct)
-    return replace(spec, plan=plan_call(spec, columns, size, engine=profile(spec)))
 
 
 def by_engine(prompt: Prompt, segments: Sequence[tuple[str, ...]]) -> tuple[int, int]:

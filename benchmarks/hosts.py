@@ -13,29 +13,23 @@ benchmarks/results/hosts.jsonl.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from emit import emit
 from planner import read
+from sampled_plan import Segments, distinct_rows, in_windows, planned_filter
 from spark_llm.optimizer.cache_model import Served, simulate_cache
-from spark_llm.optimizer.columns import encode_window
-from spark_llm.optimizer.core import CallSpec, Field
 from spark_llm.optimizer.groups import dense
-from spark_llm.optimizer.layout import lay_out
-from spark_llm.optimizer.plan import InputSize, plan_call
 from spark_llm.optimizer.prompts import Prompt, prepare
 
 RESULTS = Path(__file__).resolve().parent / "results" / "hosts.jsonl"
-CAPACITY, SAMPLE, WINDOW, BORDER_SAMPLES = 4 * 131_072, 2000, 8192, 100
-
-Segments = list[tuple[str, ...]]
+CAPACITY, SAMPLE, BORDER_SAMPLES = 4 * 131_072, 2000, 100
 
 
 def main() -> None:
@@ -48,22 +42,18 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     for file in arguments.files:
-        line = measure(file, arguments)
-        with arguments.results.open("a") as out:
-            out.write(json.dumps(line) + "\n")
-        print(json.dumps(line) if arguments.json else "\n".join(f"{k:>12}  {v}" for k, v in line.items()), flush=True)
+        emit(measure(file, arguments), arguments.results, as_json=arguments.json)
 
 
 def measure(file: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    table = read(file, arguments.drop, None)
-    table = table.group_by(table.column_names, use_threads=False).aggregate([]).select(table.column_names)
+    table = distinct_rows(read(file, arguments.drop, None))
     hosts, tasks = arguments.hosts, arguments.hosts * arguments.tasks
-    spec = planned(table, tasks, hosts)
+    spec = planned_filter(table, SAMPLE, tasks, hosts)
     order = [table.column_names[i] for i in spec.plan.order] if spec.plan else []
     fields = order[: int(spec.plan.estimate["partition_fields"])] if spec.plan else []
     prompt = prepare(spec)
-    parts = [windows(prompt, part) for part in ranges(table, order, fields, tasks)]
-    scattered = [windows(prompt, part) for part in ranges(shuffled(table), [], [], tasks)]
+    parts = [in_windows(prompt, part) for part in ranges(table, order, fields, tasks)]
+    scattered = [in_windows(prompt, part) for part in ranges(shuffled(table), [], [], tasks)]
     one, (spread, heaviest) = asked(prompt, [parts])[0], hosts_of(prompt, parts, hosts)
     return {
         "table": Path(file).stem,
@@ -76,16 +66,6 @@ def measure(file: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "heaviest": round(heaviest, 3),
         "scattered": round(hosts_of(prompt, scattered, hosts)[0].rate, 4),
     }
-
-
-def planned(table: pa.Table, tasks: int, hosts: int) -> CallSpec:
-    """The call with the plan that a sample of the table gives."""
-    rows = random.Random(1).sample(range(table.num_rows), min(SAMPLE, table.num_rows))
-    sample = [column.to_pylist() for column in table.take(pa.array(rows)).columns]
-    distinct = tuple(float(len(column.unique())) for column in table.columns)
-    size = InputSize(table.num_rows, float(table.num_rows), distinct, tasks, hosts)
-    spec = CallSpec("llm_filter", "Is it suitable for kids?", tuple(map(Field, table.column_names)))
-    return replace(spec, plan=plan_call(spec, sample, size))
 
 
 def shuffled(table: pa.Table) -> pa.Table:
@@ -115,15 +95,6 @@ def run(part: np.ndarray, number: int) -> tuple[int, int]:
     """Where the rows of a partition begin, and how many there are."""
     start, end = np.searchsorted(part, [number, number + 1])
     return int(start), int(end - start)
-
-
-def windows(prompt: Prompt, part: pa.Table) -> Segments:
-    """A partition's rows as its task asks them."""
-    asked: Segments = []
-    for start in range(0, part.num_rows, WINDOW):
-        rows = part.slice(start, WINDOW)
-        asked += lay_out(encode_window(prompt, [rows[f.name].combine_chunks() for f in prompt.spec.fields]))[1]
-    return asked
 
 
 def hosts_of(prompt: Prompt, parts: Sequence[Segments], hosts: int) -> tuple[Served, float]:

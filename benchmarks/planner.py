@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+from emit import emit
 from resident import peak_above, resident_mib
 from spark_llm.optimizer.arrangement import Blocks
 from spark_llm.optimizer.cache_model import simulate_cache
@@ -56,11 +57,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     arguments = parser.parse_args()
     for file in arguments.files:
-        line = measure(file, arguments)
-        arguments.results.parent.mkdir(exist_ok=True)
-        with arguments.results.open("a") as out:
-            out.write(json.dumps(line) + "\n")
-        print(json.dumps(line) if arguments.json else "\n".join(f"{k:>12}  {v}" for k, v in line.items()), flush=True)
+        emit(measure(file, arguments), arguments.results, as_json=arguments.json)
 
 
 def measure(file: str, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from emit import emit
 from pyspark.sql import SparkSession
 
 import spark_llm
@@ -42,10 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         line = measure(arguments.rows, Path(folder))
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("a") as out:
-        out.write(json.dumps(line) + "\n")
-    print(json.dumps(line) if arguments.json else "\n".join(f"{k:>24}  {v}" for k, v in line.items()))
+    emit(line, RESULTS, as_json=arguments.json)
 
 
 def measure(rows: int, folder: Path) -> dict[str, Any]:

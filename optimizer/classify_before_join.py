@@ -51,7 +51,8 @@ def classify_before_join(tree: exp.Expr, catalog: Catalog, reasons: list[str]) -
             if reason := _reason_against(condition, select, scope, catalog, list(sides.values())):
                 reasons.append(f"answers are compared after the join: {reason}")
                 continue
-            for call in list(own_calls(condition)):
+            inner = {id(node) for call in own_calls(condition) for part in call.expressions for node in own_calls(part)}
+            for call in [call for call in own_calls(condition) if id(call) not in inner]:
                 number += 1
                 _ask_below(select, call, str(sides[id(call)]), f"__llm_side_{number}")
     return tree

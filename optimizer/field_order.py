@@ -58,10 +58,15 @@ def _determined(
     order: Sequence[int], dependencies: Sequence[FieldDependency], length: npt.NDArray[np.float64]
 ) -> list[int]:
     """The columns that those of `order` determine, longest first."""
-    known = set(order)
+    return sorted(closure(order, dependencies).difference(order), key=lambda i: -length[i])
+
+
+def closure(columns: Sequence[int], dependencies: Sequence[FieldDependency]) -> set[int]:
+    """The columns, and all that they determine."""
+    known = set(columns)
     while grown := {i for left, right in dependencies if known.issuperset(left) for i in right} - known:
         known |= grown
-    return sorted(known.difference(order), key=lambda i: -length[i])
+    return known
 
 
 def group_field_order(statistics: Sequence[ColumnStatistics], determines: Sequence[Sequence[int]]) -> list[int]:

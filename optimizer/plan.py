@@ -11,7 +11,7 @@ from spark_llm.optimizer.columns import Column, Window, encode_window
 from spark_llm.optimizer.core import CallPlan, CallSpec
 from spark_llm.optimizer.engine_profile import EngineProfile, engine_profile
 from spark_llm.optimizer.estimate import estimate_call
-from spark_llm.optimizer.field_order import FieldDependency, choose_field_order, group_field_order
+from spark_llm.optimizer.field_order import FieldDependency, choose_field_order, closure, group_field_order
 from spark_llm.optimizer.groups import dense
 from spark_llm.optimizer.partitions import partition_fields
 from spark_llm.optimizer.prefix_tree import prefix_counts, tree_size
@@ -164,7 +164,8 @@ class _Planner:
     def _tree(self, order: Sequence[int]) -> float:
         columns = [self.sample.window.cells[i] for i in order]
         known = self._known([self.prompt.cells[i] for i in order])
-        return tree_size(columns, prefix_counts(columns, self.sample.distinct, known))
+        determined = [column in closure(order[:i], self.dependencies) for i, column in enumerate(order)]
+        return tree_size(columns, prefix_counts(columns, self.sample.distinct, known, determined))
 
     def _reason(self, order: Sequence[int], statistics: Sequence[ColumnStatistics]) -> str:
         if self.spec.fixed_order:

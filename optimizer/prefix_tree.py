@@ -13,7 +13,12 @@ from spark_llm.optimizer.statistics import estimate_distinct
 Floats = npt.NDArray[np.float64]
 
 
-def prefix_counts(columns: Sequence[Column], rows: float, distinct: Sequence[float] | None = None) -> Floats:
+def prefix_counts(
+    columns: Sequence[Column],
+    rows: float,
+    distinct: Sequence[float] | None = None,
+    determined: Sequence[bool] | None = None,
+) -> Floats:
     """Expected distinct tuples of the first 1, 2, … columns: the nodes of the prefix tree, level by level.
 
     Parameters
@@ -25,6 +30,8 @@ def prefix_counts(columns: Sequence[Column], rows: float, distinct: Sequence[flo
     distinct : sequence of float, optional
         Distinct values of each column in all rows, where they were counted: no level has fewer than one of its
         columns, nor more than the product of all.
+    determined : sequence of bool, optional
+        Whether a column is determined by those before it, so that its level has no more tuples than theirs.
 
     Returns
     -------
@@ -38,6 +45,8 @@ def prefix_counts(columns: Sequence[Column], rows: float, distinct: Sequence[flo
         if distinct is not None:
             most, least = most * max(distinct[level], 1.0), max(least, distinct[level])
             count = min(max(count, least), most)
+        if determined is not None and determined[level] and found:
+            count = found[-1]
         found.append(min(count, rows))
     return np.maximum.accumulate(np.array(found))
 

@@ -49,6 +49,21 @@ def test_explain_takes_frames_and_statements(sampled):
     assert sampled.calls.count == 0
 
 
+def test_a_declared_dependency_reaches_the_order(sampled):
+    """In 40 of 1,200 tuples hardly a film repeats, so the sample alone cannot show that it determines its tag."""
+    columns = "concat('review ', id) AS review, concat('film number ', id % 300, ' of the whole series') AS film, "
+    columns += "concat('other ', 7 * id % 150) AS other, concat('tag ', id % 300 % 200) AS tag"
+    sampled.spark.sql(f"CREATE OR REPLACE TEMP VIEW films AS SELECT {columns} FROM range(1200)")
+    sampled.spark.conf.set("spark.llm.planner.sampleRows", "40")
+    query, order = "SELECT llm('p', review, film, other, tag) FROM films", "fields: .*"
+    alone = re.search(order, spark_llm.explain(query, sampled.spark))[0]
+    sampled.spark.conf.set("spark.llm.dependencies", '{"films": ["film -> tag"]}')
+    declared = re.search(order, spark_llm.explain(query, sampled.spark))[0]
+    sampled.spark.conf.unset("spark.llm.dependencies")
+    assert (alone, declared) == ("fields: film, other, tag, review", "fields: film, tag, other, review")
+    assert sampled.calls.count == 0
+
+
 def test_prices_give_money(sampled):
     query = "SELECT llm('p', t, max_tokens => 10) FROM v"
     assert "cost" not in spark_llm.explain(query, sampled.spark)

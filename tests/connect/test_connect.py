@@ -6,6 +6,7 @@ import pytest
 
 import spark_llm
 from spark_llm import functions as F
+from spark_llm.errors import LlmError
 from spark_llm.session import route_of
 
 pytestmark = pytest.mark.connect
@@ -56,6 +57,23 @@ def test_plain_registered_function(remote):
     text = f"SELECT llm({given}) a, llm({given}, '{{\"max_tokens\": 3}}') b FROM reviews"
     rows = remote.spark.sql(text).collect()
     assert all(row.a is not None for row in rows[:3])
+
+
+def test_explain_asks_nothing(remote):
+    query = "SELECT llm('Sum up', review, title) FROM reviews"
+    if route_of(remote.spark) == "extension":
+        text = spark_llm.explain(query, remote.spark)
+        assert text == spark_llm.explain(remote.spark.sql(query))
+        assert "asked of: stub engine, model default" in text
+        assert "estimate: 4 rows, 3 distinct calls" in text
+    else:
+        with pytest.raises(LlmError, match=r"LLM_EXTENSION_MISSING.*spark\.jars"):
+            spark_llm.explain(query, remote.spark)
+    with pytest.raises(
+        LlmError, match="LLM_EXTENSION_MISSING"
+    ):  # a sample is asked through the JVM of a classic session
+        spark_llm.order_sensitivity(remote.spark.table("reviews"))
+    assert remote.calls.count == 0
 
 
 def test_predicates_limits_joins_and_aggregates(remote):

@@ -31,8 +31,15 @@ DATA = {
     "scores": "i AS id, i / 2 AS score FROM range(4) t(i)",
     "movies": "'t' || i AS title, 'genre ' || i % 2 AS genre FROM range(3) t(i)",
 }
+VIEWS = {
+    "recent": "SELECT id, review, title FROM reviews WHERE year > 1998",
+    "liked": "SELECT * FROM recent WHERE llm_filter('Good?', review)",
+}
+TABLES |= {name: Table(view=query) for name, query in VIEWS.items()}
 PASSES = [
     "expand_stars",
+    "expand_views",
+    "check_places",
     "order_predicates",
     "share_calls",
     "classify_before_join",
@@ -60,6 +67,7 @@ def apply(name: str, text: str) -> str:
     catalog, reasons = [TABLES.get], [[]]
     more = {
         "expand_stars": catalog,
+        "expand_views": catalog,
         "classify_before_join": catalog + reasons,
         "deduplicate_aggregates": catalog + reasons,
         "ask_together": reasons,
@@ -81,6 +89,8 @@ class Model:
         for name in ("llm_all", "llm_first"):
             passes = functools.partial(self._passes, keep=name == "llm_first")
             self.connection.create_function(name, passes, None, "BOOLEAN", null_handling="special", side_effects=True)
+        for view, query in VIEWS.items():
+            self.connection.execute(f"CREATE VIEW {view} AS {query}")
         self.connection.execute("CREATE MACRO raise_error(message) AS error(message)")
 
     def _answer(self, name, *arguments):

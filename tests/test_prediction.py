@@ -1,0 +1,43 @@
+"""What a plan predicts beside the native engine's own counters, on real tables."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "estimate.py"
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+pytestmark = pytest.mark.slow
+
+
+def estimated(table: str, folder: Path, *arguments: str) -> dict:
+    if not (file := DATA / f"{table}.parquet").exists():
+        pytest.skip("the measured tables are not here")
+    command = [sys.executable, str(SCRIPT), str(file), "--results", str(folder / "results.jsonl"), "--json", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("table", "rows", "sample"),
+    [("movies_authors_1019x5", 240, 240), ("movies_authors_1019x5", 240, 120), ("climate_fever_1535", 60, 60)],
+)
+def test_the_native_engine_counts_what_was_predicted(table, rows, sample, tmp_path):
+    line = estimated(table, tmp_path, "--rows", str(rows), "--sample", str(sample))
+    assert line["measured_by"] == "native engine"
+    assert abs(line["hit_rate_error"]) <= 3
+    assert abs(line["prompt_error"]) <= 0.05
+
+
+@pytest.mark.parametrize(("table", "drop"), [("xquad_rag_1190x6", "answer"), ("climate_fever_1535", "claim_label")])
+def test_a_sample_that_misses_most_of_a_table_predicts_its_sharing(table, drop, tmp_path):
+    line = estimated(table, tmp_path, "--rows", "0", "--sample", "500", "--drop", drop, "--trie")
+    assert line["rows"] > 1100
+    assert abs(line["hit_rate_error"]) <= 3
+    assert abs(line["prompt_error"]) <= 0.05
