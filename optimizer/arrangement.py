@@ -60,20 +60,31 @@ def arrange(columns: Sequence[Column], order: Orders, blocks: Blocks) -> tuple[f
 
     Rows sorted so are neighbours of the row with which they share most, so the count is that of a trie.
     """
-    cells, lengths = number_cells(columns)
     rows = np.arange(len(order), dtype=np.int32)
     for leading in order.T[::-1]:
-        rows = rows[np.argsort(cells[leading[rows], rows], kind="stable")]
+        rows = rows[np.argsort(_cells(columns, leading[rows], rows), kind="stable")]
     equal, depth = np.ones(max(len(rows) - 1, 0), bool), np.zeros(max(len(rows) - 1, 0), order.dtype)
+    lengths = np.concatenate([column.lengths for column in columns])
     shared = np.zeros(len(depth), lengths.dtype)
     for leading in order.T:
-        sorted_cells = cells[leading[rows], rows]
-        equal &= sorted_cells[1:] == sorted_cells[:-1]
-        shared[equal] += lengths[sorted_cells[1:][equal]]
+        cells = _cells(columns, leading[rows], rows)
+        equal &= cells[1:] == cells[:-1]
+        shared[equal] += lengths[cells[1:][equal]]
         depth += equal
-    del cells
     _add_partial(shared, columns, rows, order, depth)
     return float(blocks.served(0, shared).sum()), rows
+
+
+def _cells(columns: Sequence[Column], chosen: Orders, rows: Numbers) -> Numbers:
+    """The cells of some rows by number, as `number_cells` has them, each in the column chosen for its row."""
+    found, start = np.empty(len(rows), np.int32), 0
+    for number, column in enumerate(columns):
+        here = np.flatnonzero(chosen == number)
+        if len(here) == len(rows):
+            return column.codes[rows] + np.int32(start)
+        found[here] = column.codes[rows[here]] + np.int32(start)
+        start += len(column.lengths)
+    return found
 
 
 def _add_partial(shared: Numbers, columns: Sequence[Column], rows: Numbers, order: Orders, depth: Orders) -> None:

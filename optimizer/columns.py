@@ -19,7 +19,7 @@ Strings: TypeAlias = pa.Array | pa.ChunkedArray
 PREFIX = 32
 """Beginnings are compared so far."""
 
-_SLICE = 1 << 16
+_SLICE = 1 << 13
 """So many values are Python objects at a time."""
 
 _OFFSETS = 2**31 - 1
@@ -161,7 +161,7 @@ def _ranked(values: Strings) -> tuple[npt.NDArray[np.int32], pa.Array, pa.Array]
     by_rank = pc.array_sort_indices(encoded.dictionary)
     rank = np.empty(len(by_rank), dtype=np.int32)
     rank[by_rank.to_numpy()] = np.arange(len(by_rank), dtype=np.int32)
-    return rank[encoded.indices.to_numpy()], encoded.dictionary, by_rank
+    return rank[encoded.indices.to_numpy()], encoded.dictionary, by_rank.cast(pa.uint32())
 
 
 @dataclass(frozen=True, slots=True)

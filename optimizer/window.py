@@ -10,7 +10,7 @@ in retrieved contexts, rows are nested from the bottom up instead.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 
 import numpy as np
@@ -26,6 +26,9 @@ _EXPONENTS = (2.0, 1.0)
 
 NESTED_ROWS = 1 << 15
 """Larger windows are not nested: it takes a Python step per row and join."""
+
+GREEDY_ROWS = 1 << 18
+"""So many rows are planned together, if a window has more; what is lost is a few groups at the borders."""
 
 _ROOM = 0.9
 """Of the text that repeats; from there on nesting has not been seen to gain."""
@@ -115,7 +118,20 @@ def _candidates(columns: Sequence[Column], given: Orders, pinned: int, blocks: B
     statistics = _by_statistics(columns, given, pinned)
     yield np.broadcast_to(statistics, (n, m))
     for exponent in _EXPONENTS:
-        yield greedy_orders(columns, statistics, pinned, exponent, blocks)
+        yield _greedy(columns, statistics, pinned, exponent, blocks)
+
+
+def _greedy(columns: Sequence[Column], statistics: Orders, pinned: int, exponent: float, blocks: Blocks) -> Orders:
+    """Every row's field order; of a large window in pieces of its sorted rows, a bound on memory."""
+    if len(columns[0].codes) <= GREEDY_ROWS:
+        return greedy_orders(columns, statistics, pinned, exponent, blocks)
+    rows = np.lexsort([columns[column].codes for column in reversed(statistics)]).astype(np.int32)
+    order = np.empty((len(rows), len(columns)), statistics.dtype)
+    for start in range(0, len(rows), GREEDY_ROWS):
+        part = rows[start : start + GREEDY_ROWS]
+        piece = [replace(column, codes=column.codes[part]) for column in columns]
+        order[part] = greedy_orders(piece, statistics, pinned, exponent, blocks)
+    return order
 
 
 def _leaves_room(columns: Sequence[Column], hits: float) -> bool:

@@ -164,6 +164,12 @@ def test_error_names_what_is_wrong_and_the_remedy(asking, query, condition, deta
     assert re.split(r"<\w+>", error_conditions()[condition]["remedy"])[0] in text.split("\n\n", 1)[1]
 
 
+def test_an_ambiguous_field_is_sparks_error(asking):
+    with pytest.raises(AnalysisException, match="AMBIGUOUS_REFERENCE"):
+        asking.spark.sql("SELECT llm('p', t) FROM v a JOIN v b ON a.id = b.id")
+    assert asking.rows("SELECT llm('p', a.t, b.t) FROM v a JOIN v b ON a.id = b.id WHERE a.id < 3")[1] == 3
+
+
 @pytest.mark.parametrize("function", ["llm", "llm_filter", "llm_classify", "llm_extract", "llm_options"])
 def test_describe_function_shows_usage_options_and_example(asking, function):
     rows = asking.spark.sql(f"DESCRIBE FUNCTION EXTENDED {function}").collect()

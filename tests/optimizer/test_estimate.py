@@ -17,6 +17,7 @@ from spark_llm.optimizer.errors import InvalidCall
 from spark_llm.optimizer.layout import lay_out
 from spark_llm.optimizer.plan import InputSize, plan_call
 from spark_llm.optimizer.prompts import prepare
+from spark_llm.optimizer.statistics import estimate_distinct
 from spark_llm.serving.engines.stub import common_prefix
 
 FILMS = [f"film {i % 4} " + "plot " * 40 for i in range(64)]
@@ -125,6 +126,27 @@ def test_odd_samples_have_an_estimate(columns):
     found = plan(columns)
     assert sorted(found.order) == [0, 1]
     assert 0 <= found.estimate["cached_tokens"] < found.estimate["prompt_tokens"]
+
+
+@pytest.mark.parametrize("sample", [[], [[], []], [pa.array([], pa.string())] * 2])
+def test_an_empty_input_keeps_the_written_order(sample):
+    found = plan(sample, InputSize(0, 0, (0, 0)))
+    assert (found.order, found.estimate) == ((0, 1), {})
+    assert found.reasons == ("fields as written: no sample of the input",)
+
+
+@pytest.mark.parametrize("sampled", [150, 300, 600, 1200])
+def test_distinct_values_are_extrapolated(sampled):
+    """Of 1,200 rows: a key, fifty values, and values of which a few are frequent and most rare."""
+    rng = np.random.default_rng(5)
+    rows = rng.permutation(1200)[:sampled]
+    skewed = np.unique(rng.zipf(1.5, 1200), return_inverse=True)[1]
+    key, fifty, zipf = (
+        estimate_distinct(codes[rows], 1200) for codes in (np.arange(1200), np.arange(1200) % 50, skewed)
+    )
+    assert key == pytest.approx(1200)
+    assert fifty == pytest.approx(50, rel=0.15)
+    assert zipf == pytest.approx(skewed.max() + 1, rel=0.35)
 
 
 def test_an_unordered_field_that_is_no_array_is_refused_or_kept():

@@ -204,6 +204,19 @@ def test_text_without_a_call_comes_back_as_it_is(text):
     assert rewrite(text, TABLES.get) == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT MAX(llm('x', title)) AS a FROM reviews AS r JOIN movies AS m ON r.title = m.title",
+        "SELECT r.id FROM reviews AS r JOIN movies AS m ON llm('x', title) = llm('x', genre)",
+    ],
+)
+def test_an_ambiguous_field_is_left_for_spark_to_refuse(text):
+    for name in ("deduplicate_aggregates", "classify_before_join", "share_calls"):
+        assert apply(name, text) == text
+    assert "title AS title" in rewrite(text, TABLES.get)
+
+
 @pytest.mark.parametrize("prefix", ["EXPLAIN ", "explain formatted\n", "EXPLAIN EXTENDED "])
 def test_explain_stays_in_front(prefix):
     assert rewrite(f"{prefix}SELECT llm('x', title) FROM movies", TABLES.get).startswith(

@@ -135,6 +135,21 @@ def test_plan_comes_close_to_the_optimum():
     assert reached >= 0.985 * possible
 
 
+def test_a_large_window_is_planned_in_pieces(monkeypatch):
+    random = np.random.default_rng(2)
+    columns = encoded(
+        [
+            [f"{name} {i} ".ljust(20) for i in random.integers(0, n, 600)]
+            for name, n in zip("abc", (9, 40, 90), strict=True)
+        ]
+    )
+    whole = plan(columns)
+    monkeypatch.setattr("spark_llm.optimizer.window.GREEDY_ROWS", 100)
+    pieces = plan(columns)
+    assert sorted(pieces.rows.tolist()) == list(range(600))
+    assert pieces.hits == trie_hits(texts_of(columns, pieces)) >= 0.95 * whole.hits
+
+
 def test_plan_is_optimal_where_one_field_determines_the_others():
     rows = [(f"review {i}", f"movie {i % 3}", f"studio {i % 3}", "genre") for i in range(9)]
     columns = encoded(list(zip(*rows, strict=True)))

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pyspark.errors import PySparkException
 
 pytestmark = pytest.mark.spark
 
@@ -53,6 +54,21 @@ def test_spark_finds_what_python_wrote(logged, calls, query):
     assert calls.count > 0
     calls.reset()
     assert "result log: joined, at most" in explained(logged, query)
+    assert rows(logged, query) == first
+    assert calls.count == 0
+
+
+def test_logged_answers_cost_nothing_of_a_budget(logged, calls):
+    logged.conf.set("spark.llm.planner.sampleRows", "100")
+    query = "SELECT id, llm('p', s, n) FROM v"
+    logged.conf.set("spark.llm.budget.tokens", "1")
+    with pytest.raises(PySparkException, match=r"LLM_BUDGET.*is expected to take"):
+        rows(logged, query)
+    assert calls.count == 0
+    logged.conf.unset("spark.llm.budget.tokens")
+    first = rows(logged, query)
+    logged.conf.set("spark.llm.budget.tokens", "1")
+    calls.reset()
     assert rows(logged, query) == first
     assert calls.count == 0
 

@@ -25,12 +25,16 @@ object BindLlmCalls extends Rule[LogicalPlan] {
     if (Seq("budget.tokens", "budget.cost").forall(LlmConf.limit(_).isEmpty)) plan
     else {
       val estimates = plan.collect { case ask: Ask => ask.calls }.flatten.map(_.params).distinct.flatMap(_.plan).map(_.estimate)
-      def total(names: String*) = estimates.map(estimate => names.map(estimate.get(_)).map(_.getOrElse(0.0)).sum).sum
+      def total(names: String*) = estimates.map(e => toAsk(e) * names.map(e.getOrElse(_, 0.0)).sum).sum
       val query = Map("query_tokens" -> total("prompt_tokens", "output_tokens"), "query_cost" -> total("cost"))
       plan.transformUp { case ask: Ask => ask.mapCalls { call =>
         call.copy(params = call.params.copy(plan = call.params.plan.map(p => p.copy(estimate = p.estimate ++ query))))
       } }
     }
+
+  /** The share of a call's tuples that the result log cannot hold: it names how many answers it has, not to which. */
+  private def toAsk(estimate: Map[String, Double]): Double =
+    estimate.get("logged").fold(1.0)(answers => math.max(1 - answers / math.max(estimate.getOrElse("distinct", 0.0), 1.0), 0.0))
 
   private def bind(ask: Ask): LogicalPlan = {
     val (bound, public) = ask.answers.map { alias =>

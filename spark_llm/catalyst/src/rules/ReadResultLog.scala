@@ -69,7 +69,7 @@ case class ReadResultLog(session: SparkSession) extends Rule[LogicalPlan] {
           }
           val log = CallLog(place.folder, if (joins) found.since else 0.0, joins)
           val words = describe(found, joins)
-          said(call.withArguments(call.arguments ++ argument, call.params.copy(log = Some(log))), words)
+          said(call.withArguments(call.arguments ++ argument, call.params.copy(log = Some(log))), words, found.answers)
       }
     }
     Project(ask.output, logged.copy(child = sortAsked(child, known)))
@@ -83,9 +83,10 @@ case class ReadResultLog(session: SparkSession) extends Rule[LogicalPlan] {
     case _ => child
   }
 
-  private def said(call: LlmCall, reason: String): LlmCall = {
+  private def said(call: LlmCall, reason: String, answers: Long = 0): LlmCall = {
     val plan = call.params.plan.getOrElse(CallPlan(call.params.fields.indices))
-    call.copy(params = call.params.copy(plan = Some(plan.copy(reasons = plan.reasons :+ reason))))
+    val estimate = plan.estimate ++ Option.when(answers > 0)("logged" -> answers.toDouble)
+    call.copy(params = call.params.copy(plan = Some(plan.copy(reasons = plan.reasons :+ reason, estimate = estimate))))
   }
 
   private def describe(found: LogFiles, joins: Boolean): String = {
