@@ -25,6 +25,9 @@ _SLICE = 1 << 13
 _OFFSETS = 2**31 - 1
 """Bytes that the 32-bit offsets of Arrow's `string` reach."""
 
+_QUOTED = 4
+"""So many bytes longer a value mostly is when it is rendered; of a longer one fewer are compared."""
+
 _ESCAPED = 8
 """So much longer a value may be as JSON, with room for its label."""
 
@@ -49,11 +52,11 @@ class Column:
         Characters that the first 0, 1, … p of these take.
     label : int
         Characters with which every cell of the column begins.
-    texts : Arrow strings of length k
+    texts : Arrow strings of length k, optional
         The rendered cells, without the separator.
-    elements : list of k tuples of str, optional
-        The same by element, of a column of unordered arrays.
-    multisets : list of k str, optional
+    elements : list of k tuples of str
+        Instead of them: the cells by element, of a column of unordered arrays.
+    multisets : list of k tuples of str
         What then identifies a cell: equal for arrays that are equal up to the order of their elements.
     """
 
@@ -62,19 +65,26 @@ class Column:
     prefixes: npt.NDArray[np.integer]
     reach: npt.NDArray[np.integer]
     label: int
-    texts: Strings
-    elements: list[tuple[str, ...]] | None = None
-    multisets: list[str] | None = None
+    texts: Strings | None
+    elements: Sequence[tuple[str, ...]] = ()
+    multisets: Sequence[tuple[str, ...]] = ()
 
     @property
-    def pieces(self) -> list[tuple[str, ...]]:
+    def pieces(self) -> Sequence[tuple[str, ...]]:
         """The rendered cells, each whole or (an unordered array) by element."""
-        return [(text,) for text in self.texts.to_pylist()] if self.elements is None else self.elements
+        return self.elements if self.texts is None else [(text,) for text in self.texts.to_pylist()]
+
+    @property
+    def rendered(self) -> list[str]:
+        """The rendered cells, each whole."""
+        return ["".join(cell) for cell in self.elements] if self.texts is None else self.texts.to_pylist()
 
     @property
     def canonical(self) -> list[str]:
         """What identifies each of the k cells."""
-        return self.texts.to_pylist() if self.multisets is None else self.multisets
+        if self.texts is not None:
+            return self.texts.to_pylist()
+        return [label + "\n".join(elements) for label, *elements in self.multisets]
 
 
 def encode(values: Strings, label: str, render: Callable[[str | None], str]) -> Column:
@@ -87,14 +97,15 @@ def encode(values: Strings, label: str, render: Callable[[str | None], str]) -> 
 def _encode(values: Strings, label: str, render: Callable[[str | None], str]) -> Column:
     codes, dictionary, by_rank = _ranked(values)
     strings = pa.string() if values.nbytes < _OFFSETS // _ESCAPED else pa.large_string()
-    lengths, heads, rendered = np.empty(len(by_rank), np.int32), [np.empty(0, "S1")], []
+    longest = pc.max(pc.binary_length(dictionary)).as_py() or 0
+    lengths, heads = np.empty(len(by_rank), np.int32), np.empty(len(by_rank), f"S{min(longest + _QUOTED, PREFIX)}")
+    rendered = []
     for start in range(0, len(by_rank), _SLICE):
         texts = [label + render(value) for value in dictionary.take(by_rank[start : start + _SLICE]).to_pylist()]
         lengths[start : start + len(texts)] = _lengths(texts)
-        heads.append(np.array([text[len(label) : len(label) + PREFIX].encode()[:PREFIX] for text in texts], "S"))
+        heads[start : start + len(texts)] = [text[len(label) : len(label) + PREFIX].encode() for text in texts]
         rendered.append(pa.array(texts, strings))
-    joined = np.concatenate(heads)
-    prefixes = joined.view(np.uint8).reshape(len(joined), joined.itemsize)
+    prefixes = heads.view(np.uint8).reshape(len(heads), heads.itemsize)
     reach = np.broadcast_to(np.arange(prefixes.shape[1] + 1), (len(by_rank), prefixes.shape[1] + 1))
     return Column(codes, lengths, prefixes, reach, len(label), pa.chunked_array(rendered, strings))
 
@@ -114,23 +125,15 @@ def encode_unordered(values: Strings, label: str) -> Column:
         else (label + _unwrap(value),)
         for value, elements in zip(distinct, multisets, strict=True)
     ]
-    identical = (label + ("\n".join(elements) or cell[0]) for cell, elements in zip(cells, multisets, strict=True))
+    identical = ((label, *(elements or cell)) for cell, elements in zip(cells, multisets, strict=True))
     canonical = dict(zip(cells, identical, strict=True))
     pieces = sorted(canonical)
     rank = {cell: i for i, cell in enumerate(pieces)}
     merged = np.fromiter((rank[cell] for cell in cells), dtype=np.int32, count=len(cells))
     prefixes, reach = _pieces_by_number(pieces)
-    texts = ["".join(cell) for cell in pieces]
-    return Column(
-        merged[codes],
-        _lengths(texts),
-        prefixes,
-        reach,
-        len(label),
-        pa.array(texts, pa.large_string()),
-        pieces,
-        [canonical[cell] for cell in pieces],
-    )
+    lengths = np.fromiter((sum(map(len, cell)) + 2 for cell in pieces), np.int32, len(pieces))
+    identities = [canonical[cell] for cell in pieces]
+    return Column(merged[codes], lengths, prefixes, reach, len(label), None, pieces, identities)
 
 
 def _pieces_by_number(pieces: list[tuple[str, ...]]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:

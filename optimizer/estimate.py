@@ -85,9 +85,10 @@ def _columns(window: Window) -> tuple[Column, ...]:
 def in_tokens(column: Column, engine: EngineProfile) -> Column:
     """The same column, measured in tokens; what two cells share stays in proportion to their characters."""
     ends = "\n" if column.label == 0 else ",\n"
-    tokens = engine.count([text + ends for text in column.texts.to_pylist()])
+    texts = column.rendered
+    tokens = engine.count([text + ends for text in texts])
     scale = float(tokens.sum()) / max(float(column.lengths.sum()), 1.0)
-    label = column.texts[0].as_py()[: column.label] if len(column.texts) else ""
+    label = texts[0][: column.label] if texts else ""
     labelled = float(engine.count([label])[0]) if label else 0.0
     return replace(column, lengths=tokens, label=labelled, reach=column.reach * scale)  # type: ignore[arg-type]
 

@@ -80,7 +80,8 @@ def _nearest(held: Numbers, looking: Numbers, lengths: Numbers, joining: Bools) 
         some = looking[start : start + _SLICE]
         begin, end = np.searchsorted(group, [some[0], some[-1] + 1])
         asks = np.isin(group[begin:end], some)
-        each, one = item[begin:end][asks], group[begin:end][asks]
+        each = item[begin:end][asks]
+        one: Numbers = group[begin:end][asks]
         several = count[each]
         other: Numbers = holders[
             np.arange(several.sum()) + np.repeat(first[each] - np.cumsum(several) + several, several)

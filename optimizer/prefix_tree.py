@@ -37,7 +37,8 @@ def prefix_counts(
     -------
     float array of shape (m,)
     """
-    prefix, found, most, least = np.zeros(len(columns[0].codes), np.int32), [], 1.0, 1.0
+    prefix, most, least = np.zeros(len(columns[0].codes), np.int32), 1.0, 1.0
+    found: list[float] = []
     for level, column in enumerate(columns):
         keys = paired(prefix, column.codes, len(column.lengths))
         prefix = np.unique(keys, return_inverse=True)[1].astype(np.int32)
