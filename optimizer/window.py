@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from operator import itemgetter
 
 import numpy as np
@@ -117,8 +118,8 @@ def _candidates(columns: Sequence[Column], given: Orders, pinned: int, blocks: B
         return
     statistics = _by_statistics(columns, given, pinned)
     yield np.broadcast_to(statistics, (n, m))
-    for exponent in _EXPONENTS:
-        yield _greedy(columns, statistics, pinned, exponent, blocks)
+    for scored, exponent in product(dict.fromkeys((Blocks(), blocks)), _EXPONENTS):  # a short cell fills no block alone
+        yield _greedy(columns, statistics, pinned, exponent, scored)
 
 
 def _greedy(columns: Sequence[Column], statistics: Orders, pinned: int, exponent: float, blocks: Blocks) -> Orders:

@@ -83,6 +83,15 @@ def test_hits_are_those_of_whole_blocks(table, size, start):
     assert layout.hits == sum(whole) <= trie_hits(texts) + size * len(texts)
 
 
+@given(tables(max_rows=30), st.sampled_from([4, 16]))
+def test_a_plan_for_blocks_serves_no_less_of_them_than_one_to_the_letter(table, size):
+    columns = encoded(table)
+    blocks = Blocks(size)
+    plain, aware = plan(columns), plan_window(columns, range(len(columns)), blocks=blocks)
+    texts = sorted(texts_of(columns, plain))
+    assert aware.hits >= sum(blocks.served(0, shared(a, b)) for a, b in pairwise(texts))
+
+
 @pytest.mark.parametrize("block", [16, 32])
 def test_a_plan_for_an_engine_of_blocks_leads_with_what_fills_them(block):
     """32 rows share a title just shorter than a block, four an address that fills it: 4 characters per token."""
