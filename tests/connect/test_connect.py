@@ -67,7 +67,7 @@ def test_explain_asks_nothing(remote):
         assert "asked of: stub engine, model default" in text
         assert "estimate: 4 rows, 3 distinct calls" in text
     else:
-        with pytest.raises(LlmError, match=r"LLM_EXTENSION_MISSING.*spark\.jars"):
+        with pytest.raises(LlmError, match=r"(?s)LLM_EXTENSION_MISSING.*spark\.jars"):
             spark_llm.explain(query, remote.spark)
     with pytest.raises(
         LlmError, match="LLM_EXTENSION_MISSING"
