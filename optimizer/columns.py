@@ -31,6 +31,8 @@ _QUOTED = 4
 _ESCAPED = 8
 """So much longer a value may be as JSON, with room for its label."""
 
+_AFTER_ELEMENT = ",] \t\r\n"
+
 _decoder = json.JSONDecoder(strict=False)
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -115,7 +117,8 @@ def encode_unordered(values: Strings, label: str) -> Column:
     codes, dictionary, by_rank = _ranked(values)
     distinct = dictionary.take(by_rank).to_pylist()
     known: dict[str, str] = {}  # one object per element: equal ones are then hashed once and compared by identity
-    multisets = [array_elements(value, known) for value in distinct]
+    alike: dict[str, str] = {}
+    multisets = [array_elements(value, known, alike) for value in distinct]
     ordered = iter(order_elements([elements for elements in multisets if elements]))
     inner, last = ({element: element + end for element in known} for end in (",\n", "\n]"))
     start = label + "[\n"
@@ -220,17 +223,27 @@ def _unwrap(value: str | None) -> str:
     return value[5:-1] if value.startswith('{"v":') and value.endswith("}") else value
 
 
-def array_elements(value: str | None, known: dict[str, str] | None = None) -> list[str]:
-    """The JSON texts of an array's elements as they are, sorted; none for any other value. `known` keeps each once."""
-    known = {} if known is None else known
+def array_elements(
+    value: str | None, known: dict[str, str] | None = None, alike: dict[str, str] | None = None
+) -> list[str]:
+    """The JSON texts of an array's elements as they are, sorted; none for any other value.
+
+    `known` keeps each element once, `alike` the last one by its beginning: mostly it comes again, and is not parsed.
+    """
+    known, alike = {} if known is None else known, {} if alike is None else alike
     text = _unwrap(value).strip()
     if not text.startswith("["):
         return []
     elements, start = [], _next(text, 1)
     while text[start] != "]":
-        end = _decoder.raw_decode(text, start)[1]  # only its end: parsing and writing again would change numbers
-        element = text[start:end]
-        elements.append(known.setdefault(element, element))
+        head = text[start : start + PREFIX]
+        element = alike.get(head, "")
+        end = start + len(element)
+        if not element or not text.startswith(element, start) or text[end] not in _AFTER_ELEMENT:
+            end = _decoder.raw_decode(text, start)[1]  # only its end: parsing and writing again would change numbers
+            element = text[start:end]
+            alike[head] = element = known.setdefault(element, element)
+        elements.append(element)
         start = _next(text, end)
     return sorted(elements)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from spark_llm.optimizer.cells import cells
-from spark_llm.optimizer.columns import encode_window
+from spark_llm.optimizer.columns import array_elements, encode_window
 from spark_llm.optimizer.core import CallPlan, CallSpec, Field
 from spark_llm.optimizer.errors import InvalidCall
 from spark_llm.optimizer.identity import IdentityRule, row_seed
@@ -18,7 +18,7 @@ from spark_llm.optimizer.layout import lay_out
 from spark_llm.optimizer.prompts import prepare
 from spark_llm.serving.core import Call, Constraint
 
-from tests.optimizer.strategies import as_arrays, calls_with_rows
+from tests.optimizer.strategies import as_arrays, calls_with_rows, values
 
 REVIEW = (Field("review"),)
 NULL_SCHEMA = '{"type": "null"}'
@@ -161,6 +161,16 @@ def test_unordered_arrays_are_multisets_with_one_line_per_element():
     identities = IdentityRule.of(prompt).identities(arrays, 5)
     assert identities[0] == identities[1]
     assert len(set(identities)) == 4
+
+
+@given(st.lists(st.lists(values | st.sampled_from([1, 12, 1.5, "1", "a" * 40, "a" * 41]), max_size=5), max_size=6))
+def test_elements_are_found_whatever_came_before(arrays):
+    known: dict[str, str] = {}
+    alike: dict[str, str] = {}
+    for separators in ((",", ":"), (" , ", ": ")):
+        for array in arrays:
+            found = array_elements(json.dumps(array, separators=separators), known, alike)
+            assert found == sorted(json.dumps(element, separators=separators) for element in array)
 
 
 def test_unordered_elements_keep_their_text():
