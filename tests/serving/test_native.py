@@ -24,6 +24,8 @@ from tests.serving.native_checkpoints import (
     write_checkpoint,
 )
 
+WIDE = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 32}
+"""Multiples of 32, as the compiled CPU kernels take them."""
 CALL = Call("c", "Is the review positive or negative?\n\n{\n", max_tokens=8)
 ROWS = [(f'"review": "A warm and funny film {i // 4}",\n', f'"title": "The {i % 5} Lighthouse"\n}}') for i in range(12)]
 
@@ -168,10 +170,16 @@ def test_sharded_checkpoints_load(tmp_path, checkpoint):
     torch.testing.assert_close(whole.layers[2].qkv.weight, parts.layers[2].qkv.weight)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3", "qwen3-moe"])
-def test_bfloat16_follows_float32(tmp_path, family):
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        *(pytest.param(family, {}, id=family) for family in ("llama", "gemma3", "qwen3-moe")),
+        *(pytest.param(family, WIDE, id=f"{family}-wide") for family in ("qwen2", "qwen3", "mistral", "gemma2")),
+    ],
+)
+def test_bfloat16_follows_float32(tmp_path, family, changes):
     """Teacher-forced: wherever float32 is sure of its first token, bfloat16 chooses the same."""
-    checkpoint = write_checkpoint(tmp_path, family)
+    checkpoint = write_checkpoint(tmp_path, family, **changes)
     prompts = requests_for(Call("c", "", max_tokens=1), [(f"The {i} quick brown fox", f" {i * 7}") for i in range(40)])
     engines = [engine_for(checkpoint, dtype=dtype) for dtype in ("float32", "bfloat16")]
     logits = []
