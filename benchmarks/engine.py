@@ -201,7 +201,8 @@ def prompts(workload: str, question: str, table: pa.Table) -> tuple[str, list[li
 
 
 def vllm_reference(arguments: argparse.Namespace, model: str) -> ModelRef:
-    settings = {"dtype": "bfloat16", "kv_tokens": KV_TOKENS, "block_size": 32, "max_length": 4096}
+    best = {"block_size": 32, "enforce_eager": False}  # compiled by inductor: a tenth faster here
+    settings = {"dtype": "bfloat16", "kv_tokens": KV_TOKENS, "max_length": 4096, **best}
     return ModelRef(model, "vllm", arguments.vllm_python, {**settings, **arguments.vllm_args})
 
 
