@@ -3,11 +3,11 @@
     python benchmarks/planner.py FILE… [--unordered PREFIX] [--drop COLUMN]… [--dump OUT.parquet] --json
     python benchmarks/planner.py synthetic:100000 --json
 
-FILE is Parquet or CSV, or `synthetic:ROWS` for five made-up columns. `hit_rate` is the share of characters, cells
-written as "col: value, ", that an unbounded prefix cache serves, counted on the rows as they are dumped. `plan_cpu_s`
-is encoding and planning, without reading and rendering; `peak_mib` is the table and what planning takes on top.
-`lru` asks the real prompts of at most 100,000 rows through a cache of 43k tokens in blocks of 16: planned, in natural
-and in shuffled order. Lines are appended to benchmarks/results/planner.jsonl.
+FILE is Parquet or CSV, `synthetic:ROWS` for five made-up columns, or `short:ROWS` for five of short cells.
+`hit_rate` is the share of characters, cells written as "col: value, ", that an unbounded prefix cache serves, counted
+on the rows as they are dumped. `plan_cpu_s` is encoding and planning, without reading and rendering; `peak_mib` is the
+table and what planning takes on top. `lru` asks the real prompts of at most 100,000 rows through a cache of 43k tokens
+in blocks of 16: planned, in natural and in shuffled order. Lines are appended to benchmarks/results/planner.jsonl.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from spark_llm.optimizer.core import CallSpec, Field
 from spark_llm.optimizer.layout import lay_out
 from spark_llm.optimizer.prompts import prepare
 from spark_llm.optimizer.window import Layout, plan_window
-from tables import synthetic_reviews
+from tables import short_cells, synthetic_reviews
 
 RESULTS = Path(__file__).resolve().parent / "results" / "planner.jsonl"
 CHARACTERS_PER_TOKEN = 4
@@ -91,8 +91,10 @@ def measure(file: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def read(file: str, drop: Sequence[str], unordered: str | None) -> pa.Table:
     """The table, all columns as text; columns that begin with `unordered` as one column of lists."""
-    if file.startswith("synthetic:"):
-        table = synthetic_reviews(int(file.partition(":")[2]))
+    made = {"synthetic": synthetic_reviews, "short": short_cells}
+    kind, _, rows = file.partition(":")
+    if kind in made:
+        table = made[kind](int(rows))
     else:
         table = pa.csv.read_csv(file) if file.endswith(".csv") else pq.read_table(file)
     table = table.drop_columns([name for name in drop if name in table.column_names])

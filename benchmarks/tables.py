@@ -62,3 +62,21 @@ def synthetic_reviews(rows: int, seed: int = 7) -> pa.Table:
             "day": pa.array(rng.integers(0, 2000, rows)).cast(pa.string()),
         }
     )
+
+
+def short_cells(rows: int, seed: int = 1) -> pa.Table:
+    """Five columns of 7 to 16 characters: a key, a city, an amount, a day, a code."""
+    rng = np.random.default_rng(seed)
+
+    def drawn(values: list[str]) -> pa.Array:
+        return pa.array(values).take(pa.array(rng.integers(0, len(values), rows)))
+
+    return pa.table(
+        {
+            "id": pa.array([f"k{i:09d}" for i in range(rows)]),
+            "city": drawn([f"city {i}" for i in range(5000)]),
+            "amount": pa.array(np.round(rng.random(rows) * 10_000, 2)).cast(pa.string()),
+            "day": drawn([f"2024-01-{i:05d}" for i in range(3000)]),
+            "code": drawn([f"{i:06x}-{i % 97}" for i in range(200_000)]),
+        }
+    )
