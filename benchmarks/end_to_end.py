@@ -3,8 +3,10 @@
     python benchmarks/end_to_end.py --rows 2000 --engine native --order planned --json
 
 Prints one JSON line and appends it to benchmarks/results/end_to_end.jsonl. `engine_s` is the direct run; `planning_s`
-ends when Spark has the physical plan; `transport_s` is the rest of `wall_s`: Spark, Python workers, sockets. With
-`--pairs N` the query and the direct run alternate N times, and the line is that of the pair with the median overhead.
+ends when Spark has the physical plan; `transport_s` is the rest of `wall_s`: Spark, Python workers, sockets. The
+session is warm: the query has run over 500 other rows. With `--pairs N` the query runs N times, between N + 1 direct
+runs, and each is compared with the mean of its two neighbours, since the speed of a shared machine drifts; the line is
+the one of the median overhead.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from spark_llm.executor.runner import CallRunner, Window
 
 HERE = Path(__file__).resolve().parent
 QUESTIONS = ("Is the movie suitable for kids?", "Is it a comedy?", "Did the critics like it?", "Is it a long movie?")
-"""One per pair in turn, so that no pair finds the prefixes of the last one in the cache."""
+"""One per run in turn, so that none finds the prefixes of the last one in the cache."""
 
 
 def main() -> None:
@@ -65,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--order", choices=["planned", "natural", "shuffled"], default="planned")
     parser.add_argument("--model", default="default", help="model directory; the embedded model by default")
     parser.add_argument("--vllm-python", default=str(HERE.parent / ".venvs" / "vllm" / "bin" / "python"))
-    parser.add_argument("--pairs", type=int, default=1, help="alternations of the query and the direct run")
+    parser.add_argument("--pairs", type=int, default=1, help="runs of the query")
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     return parser.parse_args()
 
@@ -90,13 +92,14 @@ def measure(arguments: argparse.Namespace, table: pa.Table, folder: Path) -> dic
     pq.write_table(table, folder / "movies.parquet", row_group_size=2500)
     fields = ", ".join(table.column_names)
     query = f"SELECT count(*) FROM {{table}} WHERE llm_filter('{{question}}', {fields})"
+    pq.write_table(with_other_values(table.slice(0, 500)), folder / "warm.parquet")
     spark = start(conf, folder)
     try:
-        spark.read.parquet(str(folder / "movies.parquet")).createOrReplaceTempView("movies")
-        spark.sql(query.format(table="(SELECT * FROM movies LIMIT 200)", question="Warm?")).collect()
+        for name in ("warm", "movies"):
+            spark.read.parquet(str(folder / f"{name}.parquet")).createOrReplaceTempView(name)
+        spark.sql(query.format(table="warm", question="Warm?")).collect()
         with PeakMemory(driver="SparkSubmit", python_worker="pyspark.daemon", engine="serving.worker") as memory:
-            asked = itertools.islice(itertools.cycle(QUESTIONS), arguments.pairs)
-            pairs = [one_pair(arguments, spark, query, question, conf, table, folder) for question in asked]
+            pairs = compare(arguments, spark, query, conf, table, folder)
     finally:
         spark.stop()
     overheads = [round((pair["planning_s"] + pair["transport_s"]) / pair["engine_s"], 3) for pair in pairs]
@@ -105,38 +108,49 @@ def measure(arguments: argparse.Namespace, table: pa.Table, folder: Path) -> dic
     return {**median, "overheads": overheads, "peak_mib": peaks}
 
 
-def one_pair(
-    arguments: argparse.Namespace,
-    spark: Any,
-    query: str,
-    question: str,
-    conf: dict[str, str],
-    table: pa.Table,
-    folder: Path,
-) -> dict[str, Any]:
-    """The query through Spark, then its prompts in an engine of their own."""
+def with_other_values(table: pa.Table) -> pa.Table:
+    """Rows of the same shape that share no prefix with `table`'s."""
+    turned = [[value and value[::-1] for value in column.to_pylist()] for column in table.columns]
+    return pa.table(dict(zip(table.column_names, turned, strict=True)))
+
+
+def compare(
+    arguments: argparse.Namespace, spark: Any, query: str, conf: dict[str, str], table: pa.Table, folder: Path
+) -> list[dict[str, Any]]:
+    """The query through Spark N times, between N + 1 runs of its prompts in an engine of their own."""
+    pairs = []
+    before = run_directly(arguments, QUESTIONS[0], conf, table, folder)
+    for question in itertools.islice(itertools.cycle(QUESTIONS), arguments.pairs):
+        line = run_through_spark(spark, query.format(table="movies", question=question), conf)
+        after = run_directly(arguments, question, conf, table, folder)
+        engine = (before["engine_s"] + after["engine_s"]) / 2
+        pairs.append(
+            {
+                "rows": table.num_rows,
+                "distinct_calls": after["rows"],
+                "wall_s": round(line["wall_s"], 3),
+                "planning_s": round(line["planning_s"], 3),
+                "transport_s": round(line["wall_s"] - line["planning_s"] - engine, 3),
+                "engine_s": round(engine, 3),
+                "rows_per_s": round(table.num_rows / line["wall_s"], 1),
+                "prompt_tokens": after["prompt"],
+                "cached_tokens": after["cached"],
+                "output_tokens": after["output"],
+                "spark": line["spark"],
+            }
+        )
+        before = after
+    return pairs
+
+
+def run_through_spark(spark: Any, query: str, conf: dict[str, str]) -> dict[str, Any]:
     begin = time.perf_counter()
-    frame = spark.sql(query.format(table="movies", question=question))
+    frame = spark.sql(query)
     frame._jdf.queryExecution().executedPlan()
     planned = time.perf_counter()
     frame.collect()
     end = time.perf_counter()
-    stats = spark_llm_stats(conf)
-    direct = run_directly(arguments, question, conf, table, folder)
-    wall, planning = end - begin, planned - begin
-    return {
-        "rows": table.num_rows,
-        "distinct_calls": direct["rows"],
-        "wall_s": round(wall, 3),
-        "planning_s": round(planning, 3),
-        "transport_s": round(wall - planning - direct["engine_s"], 3),
-        "engine_s": round(direct["engine_s"], 3),
-        "rows_per_s": round(table.num_rows / wall, 1),
-        "prompt_tokens": direct["prompt"],
-        "cached_tokens": direct["cached"],
-        "output_tokens": direct["output"],
-        "spark": stats,
-    }
+    return {"wall_s": end - begin, "planning_s": planned - begin, "spark": spark_llm_stats(conf)}
 
 
 def start(conf: dict[str, str], folder: Path) -> Any:
