@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet torch==2.13.0 "setuptools>=77" wheel "pyspark==$(SPARK)"
-	$(BIN)/python -m pip install --quiet --no-build-isolation -e '.[dev,connect]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-build-isolation -e '.[dev,connect]'
 	@touch $@
 
 install: $(VENV)/.installed jar kernels ## set up .venv (once), compile the JAR and the CPU kernels (when they changed)

@@ -216,6 +216,7 @@ def two_queries(context: Any, policy: str, number: int, rows: int, folder: Path)
     begin = time.perf_counter()
     ask(context, conf, "alone", rows // RATIO)
     alone = time.perf_counter() - begin
+    steps = engine_steps(worker.stats())
     known = {client["client"] for client in worker.stats()["clients"]}
     ends: dict[str, float] = {}
 
@@ -239,7 +240,8 @@ def two_queries(context: Any, policy: str, number: int, rows: int, folder: Path)
         meter.observe(served, [names[client] for client, row in clients.items() if row["queued"]])
         time.sleep(0.01)
     makespan = time.perf_counter() - begin
-    usage = [c for c in worker.stats()["clients"] if c["client"] not in known]
+    stats = worker.stats()
+    usage = [c for c in stats["clients"] if c["client"] not in known]
     tokens = {name: sum(c[name] for c in usage) for name in ("prompt", "cached", "output")}
     worker.shutdown()
     return {
@@ -253,8 +255,13 @@ def two_queries(context: Any, policy: str, number: int, rows: int, folder: Path)
         "light_alone_s": round(alone, 3),
         "light_ratio": round(ends["light"] / alone, 3),
         "heavy_done_s": round(ends["heavy"], 3),
+        "steps": engine_steps(stats) - steps,
         "setup": {"heavy": rows, "light": rows // RATIO, **args},
     }
+
+
+def engine_steps(stats: dict[str, Any]) -> int:
+    return sum(int(model["counters"]["steps"]) for model in stats["models"])
 
 
 def ask(context: Any, conf: dict[str, str], name: str, rows: int) -> None:
