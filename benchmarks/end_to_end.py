@@ -186,7 +186,8 @@ def run_directly(
     if arguments.order == "planned":
         spec = with_plan(spec, table)
     runner = CallRunner(spec)
-    window = Window([[c.combine_chunks() for c in table.columns]], len(spec.fields), share=True, known=False)
+    batch = [column.combine_chunks() for column in table.columns]
+    window = Window([batch], len(spec.fields), runner.value_type, share=True, known=False)
     columns = window.tuples()
     rows = range(len(columns[0]))
     questions = runner.questions(columns, rows, [b""] * len(rows), window)
