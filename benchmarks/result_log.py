@@ -54,7 +54,7 @@ from spark_llm.executor.udf import bind
 from spark_llm.result_log.batches import make_batch, to_bytes
 from spark_llm.result_log.call import call_folder
 from spark_llm.result_log.files import LogFile, list_folder
-from spark_llm.result_log.writer import UNWRITTEN_ANSWERS
+from spark_llm.result_log.writer import BATCH_ANSWERS
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "result_log.jsonl"
@@ -173,7 +173,7 @@ def driver_killed(rows: int, folder: Path) -> Outcome:
         first.wait()
         before = calls.settled()
         finish(start_driver(folder, rows, master), folder)
-        return outcome("driver", rows, calls, folder, before, TASKS * UNWRITTEN_ANSWERS)
+        return outcome("driver", rows, calls, folder, before, TASKS * BATCH_ANSWERS)
     finally:
         end_worker(folder)
 
@@ -188,7 +188,7 @@ def executor_killed(rows: int, folder: Path) -> Outcome:
         executors = [pid for pid in descendants(driver.pid) if "CoarseGrainedExecutorBackend" in command_of(pid)]
         os.kill(executors[0], signal.SIGKILL)
         finish(driver, folder)
-        return outcome("executor", rows, calls, folder, before, UNWRITTEN_ANSWERS)
+        return outcome("executor", rows, calls, folder, before, BATCH_ANSWERS)
     finally:
         end_worker(folder)
 
@@ -306,7 +306,7 @@ def read(rows: int, folder: Path, state: str = "compacted", runs: int = 3) -> Ou
     }
 
 
-FILLS = {"compacted": 1 << 20, "merged": 64 * 128, "batches": 256}
+FILLS = {"compacted": 1 << 20, "merged": 64 * 256, "batches": 256}
 """Answers in a file: after `spark-llm log --compact`, as tasks leave them, and if every task had been killed."""
 
 

@@ -14,10 +14,8 @@ from spark_llm.errors import LlmError
 from spark_llm.result_log.batches import make_batch, to_bytes
 from spark_llm.result_log.files import LogFile, list_folder, put, remove_replaced
 
-BATCH_ANSWERS, BATCH_SECONDS = 128, 5.0
-"""An answer waits for so many others, or so long."""
-UNWRITTEN_ANSWERS = 2 * BATCH_ANSWERS
-"""So many answers of a task can be lost at most: one batch is written while the next one fills."""
+BATCH_ANSWERS, BATCH_SECONDS = 256, 5.0
+"""An answer waits for so many others, or so long; so many of a task can be lost at most."""
 MERGED_FILES, MERGED_BYTES = 64, 16 << 20
 """So many batches, or bytes, become one larger file."""
 ATTEMPTS, PAUSE_SECONDS = 3, 0.5
@@ -52,14 +50,14 @@ class AnswerWriter:
         self._thread: threading.Thread | None = None
 
     def add(self, identity: bytes, answer: str) -> None:
-        """Take an answer; waits while `UNWRITTEN_ANSWERS` are not written."""
+        """Take an answer; waits while `BATCH_ANSWERS` are held or being written."""
         if self._failed:
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="spark-llm result log", daemon=True)
             self._thread.start()
         with self._changed:
-            self._changed.wait_for(lambda: len(self._held) + self._writing < UNWRITTEN_ANSWERS or self._failed)
+            self._changed.wait_for(lambda: len(self._held) + self._writing < BATCH_ANSWERS or self._failed)
             self._held.append((identity, answer))
             if len(self._held) == 1:
                 self._since = time.monotonic()

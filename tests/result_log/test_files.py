@@ -19,7 +19,7 @@ from spark_llm.result_log import files, upkeep, writer
 from spark_llm.result_log.batches import make_batch, read_batch, to_bytes
 from spark_llm.result_log.files import LogFile, list_folder, open_log
 from spark_llm.result_log.lookup import read_lookup
-from spark_llm.result_log.writer import UNWRITTEN_ANSWERS, AnswerWriter
+from spark_llm.result_log.writer import BATCH_ANSWERS, AnswerWriter
 
 LOCAL = fs.LocalFileSystem()
 GONE = 2 * files.GRACE_SECONDS
@@ -92,10 +92,10 @@ def test_a_slow_storage_holds_the_task_back(tmp_path, monkeypatch):
 
     task = threading.Thread(target=fill)
     task.start()
-    while len(added) < UNWRITTEN_ANSWERS:
+    while len(added) < BATCH_ANSWERS:
         time.sleep(0.001)
     task.join(0.2)
-    assert len(added) == UNWRITTEN_ANSWERS == 256
+    assert len(added) == BATCH_ANSWERS == 256
     gate.set()
     task.join()
     log.close()
