@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from spark_llm.kernels.attention import attend, attend_reference, merge_states
 from spark_llm.kernels.cascade import Group, Int, Query, pad_tables, plan_cascade
-from spark_llm.kernels.cpu.attention import HostPlan
+from spark_llm.kernels.cpu.attention import WIDEST, HostPlan
 from spark_llm.kernels.cpu.attention import paged_attention as compiled
 from spark_llm.kernels.dispatch import use_compiled, use_triton
 from torch import Tensor
@@ -130,8 +130,9 @@ class Part:
 
 def use_compiled_attention(width: int, dtype: torch.dtype, device: torch.device) -> bool:
     """Whether heads of that width are attended by the compiled kernel; with AMX, torch's operator is the faster one."""
-    like = torch.empty(width, dtype=dtype, device=device)
-    return width > 0 and not torch.cpu._is_amx_tile_supported() and use_compiled(like)
+    if not 0 < width <= WIDEST or not use_compiled(torch.empty(width, dtype=dtype, device=device)):
+        return False
+    return not torch.cpu._is_amx_tile_supported()
 
 
 def paged_attention(

@@ -1,5 +1,7 @@
 """The compiled CPU kernels against their references, over odd sizes; the engine with and without them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,12 @@ from spark_llm.kernels.cascade import Query
 from spark_llm.kernels.cpu import attention as compiled_attention
 from spark_llm.kernels.decode_batch import HostDecodeBatch
 from spark_llm.kernels.kv_store import kv_store, kv_store_reference
-from spark_llm.kernels.paged_attention import PagedBatch, paged_attention, paged_attention_reference
+from spark_llm.kernels.paged_attention import (
+    PagedBatch,
+    paged_attention,
+    paged_attention_reference,
+    use_compiled_attention,
+)
 from spark_llm.kernels.rms_norm import add_rms_norm, add_rms_norm_reference, rms_norm, rms_norm_reference
 from spark_llm.kernels.rotary import rotate, rotate_reference
 from spark_llm.kernels.silu_and_mul import silu_and_mul, silu_and_mul_reference
@@ -89,10 +96,27 @@ def test_packed_weights_multiply_alike(bias):
     torch.testing.assert_close(packed(x), linear(x), **ONE_ROUNDING)
 
 
+def test_without_bfloat16_products_weights_stay_as_they_are(monkeypatch):
+    linear, x = Linear(random(64, 96)), random(33, 96)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert linear.packed() is linear
+    assert linear(x).shape == (33, 64)
+
+
 def test_other_tensors_take_torchs_operators():
     assert dispatch.use_compiled(random(2, 64))
     assert not dispatch.use_compiled(random(2, 64).float())
     assert not dispatch.use_compiled(random(2, 40))
+
+
+def test_heads_that_the_compiled_attention_cannot_hold_take_torchs_operators(monkeypatch):
+    source = (Path(cpu.__file__).parent / "attention.c").read_text()
+    assert f"WIDEST = {compiled_attention.WIDEST} " in source
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    taken = [width for width in (0, 32, 80, 256, 288, 512) if use_compiled_attention(width, torch.bfloat16, CPU)]
+    assert taken == [32, 256]
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert not use_compiled_attention(64, torch.bfloat16, CPU)
 
 
 def test_the_engine_gives_the_same_logits_with_and_without_them(monkeypatch):
