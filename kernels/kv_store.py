@@ -31,6 +31,16 @@ def kv_store_reference(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, s
 
 def kv_copy(k_cache: Tensor, v_cache: Tensor, source: Tensor, target: Tensor) -> None:
     """Copy slots `source` to slots `target`; no slot may be in both."""
+    if use_compiled(k_cache):
+        from spark_llm.kernels.cpu.pointwise import kv_copy as compiled
+
+        compiled(k_cache, v_cache, source, target)
+    else:
+        kv_copy_reference(k_cache, v_cache, source, target)
+
+
+def kv_copy_reference(k_cache: Tensor, v_cache: Tensor, source: Tensor, target: Tensor) -> None:
+    """`kv_copy` by torch's operators."""
     for cache in (k_cache, v_cache):
         flat = cache.view(-1, *cache.shape[2:])
         flat.index_copy_(0, target, flat.index_select(0, source))

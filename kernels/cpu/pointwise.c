@@ -65,3 +65,12 @@ void kv_store(const bf16 *k, const bf16 *v, bf16 *k_cache, bf16 *v_cache, const 
         memcpy(v_cache + slots[row] * width, v + row * v_stride, (size_t)width * sizeof(bf16));
     }
 }
+
+/* Slots source[i] of the caches, `width` numbers each, to slots target[i]; no slot is in both */
+void kv_copy(bf16 *k_cache, bf16 *v_cache, const int64_t *source, const int64_t *target, int64_t slots, int64_t width) {
+#pragma omp parallel for
+    for (int64_t i = 0; i < slots; i++) {
+        memcpy(k_cache + target[i] * width, k_cache + source[i] * width, (size_t)width * sizeof(bf16));
+        memcpy(v_cache + target[i] * width, v_cache + source[i] * width, (size_t)width * sizeof(bf16));
+    }
+}

@@ -40,3 +40,7 @@ def kv_store(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tens
     width = k.shape[1] * k.shape[2]
     k, v = (x if x.stride()[1:] == (x.shape[2], 1) else x.contiguous() for x in (k, v))
     call("kv_store", k, v, k_cache, v_cache, slots, len(k), width, k.stride(0), v.stride(0))
+
+
+def kv_copy(k_cache: Tensor, v_cache: Tensor, source: Tensor, target: Tensor) -> None:
+    call("kv_copy", k_cache, v_cache, source, target, len(source), k_cache.shape[2] * k_cache.shape[3])

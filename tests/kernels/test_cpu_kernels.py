@@ -9,7 +9,7 @@ from spark_llm.kernels import cpu, dispatch
 from spark_llm.kernels.cascade import Query
 from spark_llm.kernels.cpu import attention as compiled_attention
 from spark_llm.kernels.decode_batch import HostDecodeBatch
-from spark_llm.kernels.kv_store import kv_store, kv_store_reference
+from spark_llm.kernels.kv_store import kv_copy, kv_copy_reference, kv_store, kv_store_reference
 from spark_llm.kernels.paged_attention import (
     PagedBatch,
     paged_attention,
@@ -85,6 +85,10 @@ def test_pointwise_kernels_equal_their_references(rows, width):
     ours, theirs = torch.zeros(2, 2, 4, 16, 4, width).bfloat16()
     kv_store(heads, heads, *ours, slots)
     kv_store_reference(heads, heads, *theirs, slots)
+    assert torch.equal(ours, theirs)
+    source, target = torch.randperm(64)[: rows + rows % 2].view(2, -1)
+    kv_copy(*ours, source, target)
+    kv_copy_reference(*theirs, source, target)
     assert torch.equal(ours, theirs)
 
 
