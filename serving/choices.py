@@ -6,12 +6,17 @@ once per set of choices, and a row costs a dictionary look-up per token. Same an
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 from numpy.typing import NDArray
+from spark_llm.serving.scheduler.sequence import Branch
 from spark_llm.serving.tokenizer import Tokenizer
 from spark_llm.serving.vocabulary import Vocabulary
 
 Mask = NDArray[np.int32]
+MOST_AHEAD = 64
+"""Tokens of the ways ahead that are computed together; where more are possible, a further step follows."""
 
 
 class ChoiceTree:
@@ -38,6 +43,32 @@ class ChoiceTree:
         if known not in self._states:
             self._states[known] = self._make(known)
         return self._states[known]
+
+    def ahead(self, start: ChoiceState) -> tuple[Branch, ...]:
+        """The ways from a state to all later ones in which the model decides, the shortest first."""
+        branches: list[Branch] = []
+        reached, tokens = deque([(-1, 0, start)]), 0
+        while reached:
+            parent, begin, state = reached.popleft()
+            for token in state.following:
+                way, following = self._way(state, token)
+                if following.finished:
+                    continue
+                tokens += len(way)
+                if tokens > MOST_AHEAD:
+                    return tuple(branches)
+                reached.append((len(branches), begin + len(way), following))
+                branches.append(Branch(parent, begin + len(way), way))
+        return tuple(branches)
+
+    def _way(self, state: ChoiceState, token: int) -> tuple[tuple[int, ...], ChoiceState]:
+        """A token and all that it forces, and the state to which they lead."""
+        way, state = [token], self.state(state.following[token])
+        while state.forced and not state.finished:
+            for forced in state.forced:
+                state = self.state(state.following[forced])
+                way.append(forced)
+        return tuple(way), state
 
     def _make(self, known: bytes) -> ChoiceState:
         rests = [text[len(known) :] for text in self._texts if text.startswith(known)]
@@ -71,12 +102,20 @@ class ChoiceTree:
 class ChoiceState:
     """What may follow the same bytes; shared by all answers that have come this far."""
 
-    __slots__ = ("finished", "following", "forced", "mask", "tree")
+    __slots__ = ("_ahead", "finished", "following", "forced", "mask", "tree")
 
     def __init__(
         self, tree: ChoiceTree, mask: Mask, following: dict[int, bytes], *, finished: bool, forced: list[int]
     ) -> None:
         self.tree, self.mask, self.following, self.finished, self.forced = tree, mask, following, finished, forced
+        self._ahead: tuple[Branch, ...] | None = None
+
+    @property
+    def ahead(self) -> tuple[Branch, ...]:
+        """What may follow, up to the next decisions of the model."""
+        if self._ahead is None:
+            self._ahead = self.tree.ahead(self)
+        return self._ahead
 
 
 class Choices:
@@ -104,6 +143,11 @@ class Choices:
             return False
         self._state = self._state.tree.state(known)
         return True
+
+    @property
+    def ahead(self) -> tuple[Branch, ...]:
+        """What may follow, up to the next decisions of the model: few enough tokens to be computed together."""
+        return self._state.ahead
 
     def forced(self) -> list[int]:
         """Tokens that can be appended without asking the model."""

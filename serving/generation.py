@@ -9,6 +9,7 @@ from spark_llm.serving.choices import Choices, Mask
 from spark_llm.serving.core import Call, FinishReason
 from spark_llm.serving.grammar import Grammar
 from spark_llm.serving.sampling import Draw
+from spark_llm.serving.scheduler.sequence import Branch
 from spark_llm.serving.tokenizer import Tokenizer
 
 
@@ -46,6 +47,11 @@ class Generation:
     def mask(self) -> Mask | None:
         """Tokens allowed next; None allows all."""
         return None if self._grammar is None else self._grammar.mask
+
+    @property
+    def ahead(self) -> tuple[Branch, ...]:
+        """What may follow the tokens so far, up to the next decisions of the model; empty where that is too much."""
+        return () if self._grammar is None else self._grammar.ahead
 
     @property
     def plain(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from spark_llm.serving.choices import Choices, ChoiceTree, Mask
 from spark_llm.serving.core import Constraint, EngineFailure
+from spark_llm.serving.scheduler.sequence import Branch
 from spark_llm.serving.tokenizer import Tokenizer
 from spark_llm.serving.vocabulary import Vocabulary
 
@@ -99,6 +100,9 @@ class GrammarCompiler:
 
 class Grammar:
     """Where one answer stands in its grammar."""
+
+    ahead: tuple[Branch, ...] = ()
+    """Too much may follow to compute it ahead."""
 
     def __init__(self, matcher: Any, tokenizer: Tokenizer, only_stop: Mask, allowed: Mask) -> None:
         self._matcher, self._tokenizer, self._only_stop, self._allowed = matcher, tokenizer, only_stop, allowed

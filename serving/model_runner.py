@@ -87,7 +87,7 @@ class ModelRunner:
         batches = self._batches(queries)
         last = [Query(row, chunks[i].end - 1, chunks[i].end, chunks[i].table) for row, i in enumerate(due)]
         return StepInput(
-            token_ids=self._tensor(np.concatenate([c.sequence.tokens[c.start : c.end] for c in chunks])),
+            token_ids=self._tensor(np.concatenate([chunk.tokens for chunk in chunks])),
             positions=self._tensor(positions),
             slots=self._tensor(self._slots(chunks, lengths, positions)),
             copies=self._copies(copies),

@@ -26,10 +26,11 @@ from spark_llm.serving.models.weights import load_weights
 from spark_llm.serving.prompt import PromptComposer
 from spark_llm.serving.scheduler.backlog import Backlog
 from spark_llm.serving.scheduler.policies import create_policy
-from spark_llm.serving.scheduler.scheduler import Scheduler
+from spark_llm.serving.scheduler.scheduler import Chunk, Scheduler
 from spark_llm.serving.scheduler.sequence import Sequence as TokenSequence
 from spark_llm.serving.settings import NativeSettings
 from spark_llm.serving.tokenizer import Tokenizer
+from torch import Tensor
 
 HELD_BACK_SECONDS = 0.005
 """Pause of an idle engine whose policy lets nobody begin yet (requests per minute)."""
@@ -185,16 +186,31 @@ class NativeEngine:
                 time.sleep(HELD_BACK_SECONDS)
             return
         self._totals["steps"] += 1
-        chunks, logits = self._runner.run(step)
-        due = [self._active[chunk.sequence.request_id] for chunk in chunks]
-        masks = {i: mask for i, (_, g) in enumerate(due) if (mask := g.mask) is not None}
-        tokens = choose(logits, masks, [generation.draw for _, generation in due])
-        for (sequence, generation), token in zip(due, tokens, strict=True):
-            sequence.extend(generation.extend(token))
-            if generation.finish_reason is not None:
-                self._end(sequence, generation)
+        self._extend(*self._runner.run(step))
         if all(chunk.end - chunk.start == 1 for chunk in step.chunks):
             self._begin_run()
+
+    def _extend(self, asked: list[Chunk], logits: Tensor) -> None:
+        """Choose the next tokens, and go on as far along the sequences' branches as these were computed, too."""
+        row_of = {(chunk.sequence.request_id, chunk.branch): row for row, chunk in enumerate(asked)}
+        places = [place for place in row_of if place[1] < 0]
+        while places:
+            due = [self._active[request_id] for request_id, _ in places]
+            masks = {i: mask for i, (_, g) in enumerate(due) if (mask := g.mask) is not None}
+            rows = logits if len(places) == len(logits) else logits[[row_of[place] for place in places]]
+            tokens = choose(rows, masks, [generation.draw for _, generation in due])
+            reached = []
+            for (sequence, generation), (request_id, at), token in zip(due, places, tokens, strict=True):
+                accepted = generation.extend(token)
+                sequence.extend(accepted)
+                place = request_id, sequence.branch(at, accepted)
+                if generation.finish_reason is not None:
+                    self._end(sequence, generation)
+                elif place in row_of:
+                    reached.append(place)
+                else:
+                    sequence.ahead = generation.ahead
+            places = reached
 
     def _begin_run(self) -> None:
         rows = [self._active[request_id] for request_id in self._scheduler.running]

@@ -13,24 +13,26 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from spark_llm.serving.cache.pages import Pages
-from spark_llm.serving.cache.radix import PrefixCache
+from spark_llm.serving.cache.radix import PrefixCache, Tokens
 from spark_llm.serving.scheduler.policy import CHARGED_TOKENS, FirstComeFirstServed, Policy
-from spark_llm.serving.scheduler.sequence import Sequence
+from spark_llm.serving.scheduler.sequence import Branch, Sequence
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Positions start:end of a sequence, computed in this step."""
+    """Positions start:end of a sequence, or of a branch of it, computed in this step."""
 
     sequence: Sequence
     start: int
     end: int
+    tokens: Tokens
     table: Pages
+    branch: int = -1  # of `sequence.ahead`; -1: its known tokens
 
     @property
     def is_last(self) -> bool:
-        """Whether the step computes all known tokens, so that its logits give the next one."""
-        return self.end == len(self.sequence)
+        """Whether the step computes all known tokens, or a branch behind them, so that its logits give the next one."""
+        return self.end >= len(self.sequence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,10 @@ class Scheduler:
         step = Step()
         budget, preempted = self._continue_running(step, self.max_batch_tokens)
         if not preempted:
+            budget, lent = self._look_ahead(step, budget)
             self._admit_waiting(step, budget)
+            for pages in lent:  # the next step, which may write them, is computed after this one
+                self._give_back(pages)
         return step
 
     def finish(self, sequence: Sequence) -> None:
@@ -132,6 +137,43 @@ class Scheduler:
             budget -= end - sequence.computed
             self._compute(step, sequence, end)
         return budget, preempted
+
+    def _look_ahead(self, step: Step, budget: int) -> tuple[int, list[Pages]]:
+        """Schedule what may follow the sequences' last tokens, too, in pages that are lent for this step."""
+        lent: list[Pages] = []
+        for chunk in list(step.chunks):
+            sequence = chunk.sequence
+            ahead = sequence.ahead if chunk.is_last else ()
+            tokens = sum(len(branch.tokens) for branch in ahead)
+            if ahead and tokens <= budget and max(branch.end for branch in ahead) <= sequence.room:
+                pages = self._branch_off(step, chunk, ahead)
+                lent += pages
+                budget -= tokens if pages else 0
+        return budget, lent
+
+    def _branch_off(self, step: Step, chunk: Chunk, ahead: tuple[Branch, ...]) -> list[Pages]:
+        """Chunks of the branches behind a chunk; returns the pages that they need, or none if there are too few."""
+        size, known = self.cache.page_size, chunk.end
+        starts = [known + branch.end - len(branch.tokens) for branch in ahead]
+        counts = [self.cache.pool.pages_for(known + b.end) - s // size for b, s in zip(ahead, starts, strict=True)]
+        pages = self.cache.allocate(sum(counts))
+        if pages is None:
+            return []
+        chunks: list[Chunk] = []
+        parts = np.split(pages, np.cumsum(counts)[:-1])
+        for i, (branch, start, own) in enumerate(zip(ahead, starts, parts, strict=True)):
+            table = chunk.table if branch.parent < 0 else chunks[branch.parent].table
+            if start % size:
+                step.copies.append(PageCopy(int(table[-1]), int(own[0]), start % size))
+            table = np.concatenate([table[: start // size], own])
+            tokens = np.array(branch.tokens, np.int32)
+            chunks.append(Chunk(chunk.sequence, start, known + branch.end, tokens, table, i))
+        step.chunks += chunks
+        return parts
+
+    def _give_back(self, pages: Pages) -> None:
+        self.cache.pool.unpin(pages)
+        self.cache.pool.release(pages)
 
     def _admit_waiting(self, step: Step, budget: int) -> None:
         self.policy.refresh()
@@ -193,7 +235,7 @@ class Scheduler:
         output = len(sequence) - sequence.prompt_length
         if start < sequence.prompt_length or not output % CHARGED_TOKENS:
             self.policy.serve(sequence.request_id, min(end, sequence.prompt_length), output)
-        step.chunks.append(Chunk(sequence, start, end, sequence.table))
+        step.chunks.append(Chunk(sequence, start, end, sequence.tokens[start:end], sequence.table))
         if start < sequence.prompt_length:
             self.prefill_tokens += min(end, sequence.prompt_length) - start
             self._insert(sequence, min(end, sequence.prompt_length))
@@ -215,6 +257,5 @@ class Scheduler:
         owned, node = sequence.owned_pages, sequence.node
         assert node is not None, "a running sequence without a place in the tree"
         self.cache.unlock(node)
-        self.cache.pool.unpin(owned)
-        self.cache.pool.release(owned)
+        self._give_back(owned)
         sequence.reset()

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import tokenizers
-from spark_llm.serving.choices import ChoiceTree
+from spark_llm.serving.choices import MOST_AHEAD, ChoiceTree
 from spark_llm.serving.core import Constraint
 from spark_llm.serving.grammar import GrammarCompiler
 from spark_llm.serving.tokenizer import Tokenizer
@@ -81,6 +81,29 @@ def test_equal_xgrammar_on_every_way(tokenizer):
             token = int(rng.choice([t for t in np.flatnonzero(bits) if t != 1]))
             assert ours.accept(token)
             assert theirs.accept(token)
+
+
+def test_ways_ahead_lead_to_the_next_decisions(tokenizer):
+    """Each way is what the matcher takes, and after it the model decides, unless it is not among the ways."""
+    rng = np.random.default_rng(7)
+    compiler = GrammarCompiler(tokenizer, 320, frozenset([1]))
+    for _ in range(25):
+        choices = rng.choice(WORDS, int(rng.integers(1, 6)), replace=False).tolist()
+        constraint = Constraint("choices", choices)
+        start = compiler.matcher(constraint)
+        ahead = start.ahead
+        assert sum(len(branch.tokens) for branch in ahead) <= MOST_AHEAD
+        for i, branch in enumerate(ahead):
+            matcher, known = compiler.matcher(constraint), way_to(ahead, i)
+            assert len(known) == branch.end
+            assert all(matcher.accept(token) for token in known)
+            assert not matcher.finished
+            assert not matcher.forced()
+        assert len({tuple(way_to(ahead, i)) for i in range(len(ahead))}) == len(ahead)
+
+
+def way_to(ahead, at):
+    return [] if at < 0 else [*way_to(ahead, ahead[at].parent), *ahead[at].tokens]
 
 
 def grammar_of(compiler, choices):

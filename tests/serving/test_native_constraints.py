@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import product
 
 import pytest
 from spark_llm.serving.core import Call
@@ -55,6 +56,50 @@ def test_a_choice_needs_one_model_step_when_its_first_token_decides(engine):
     finished, steps = ask(engine, constrained("choices", ["true", "false"], max_tokens=32))
     assert all(f.text in ("true", "false") for f in finished)
     assert steps == 1
+
+
+LABELS = {
+    "syllables": ["".join(way) for way in product(("ka", "lo"), repeat=4)],
+    "cities": ["New York", "New Jersey", "Newcastle", "Newport", "Boston"],
+    "prefixes": ["a", "ab", "abc", "abcd", "abcde"],
+    "numbers": [f"category {i}" for i in range(120)],
+    "phrases": [
+        f"{very}{how} {what}" for very in ("", "very ") for how in ("good", "bad") for what in ("film", "cast")
+    ],
+}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_a_choice_of_many_labels_needs_one_step_after_its_prompt(checkpoint, monkeypatch, labels, temperature):
+    """As many decisions as there are branches, in one step: the answers of one step for each of them."""
+    call = constrained("choices", labels, max_tokens=40, temperature=temperature)
+    rows = [(f'"review": "{i}"\n',) for i in range(24)]
+
+    def answers():
+        engine = engine_for(checkpoint, kv_tokens=8192)
+        engine.submit(requests_for(call, rows, seed=3))
+        finished = drain(engine)
+        assert all(f.text in labels for f in finished.values())
+        engine._scheduler.cache.clear()
+        assert engine._scheduler.cache.pool.free == engine._scheduler.cache.pool.num_pages
+        return [finished[i].text for i in range(len(rows))], engine.stats()
+
+    together, few = answers()
+    monkeypatch.setattr("spark_llm.serving.choices.MOST_AHEAD", 0)
+    one_by_one, many = answers()
+    assert together == one_by_one
+    assert few["steps"] <= min(2, many["steps"])
+    assert many["steps"] >= (4 if labels is LABELS["syllables"] else 1)
+    assert few["prefill_tokens"] == many["prefill_tokens"]
+
+
+def test_more_than_a_step_takes_is_decided_in_several(checkpoint, monkeypatch):
+    monkeypatch.setattr("spark_llm.serving.choices.MOST_AHEAD", 3)
+    engine = engine_for(checkpoint)
+    finished, steps = ask(engine, constrained("choices", LABELS["phrases"], max_tokens=40))
+    assert all(f.text in LABELS["phrases"] for f in finished)
+    assert steps > 2
 
 
 def test_an_only_choice_needs_no_model(engine):

@@ -9,18 +9,19 @@ from spark_llm.serving.core import ClientRef
 from spark_llm.serving.scheduler.lpm import LongestPrefixMatch
 from spark_llm.serving.scheduler.policies import POLICIES, create_policy
 from spark_llm.serving.scheduler.scheduler import Scheduler
-from spark_llm.serving.scheduler.sequence import Sequence
+from spark_llm.serving.scheduler.sequence import Branch, Sequence
 
 
 class Simulation:
     """Runs steps on pages that hold prefix hashes; a sequence ends after its number of answer tokens."""
 
-    def __init__(self, pages=64, page_size=4, *, budget=32, running=16, policy=None) -> None:
+    def __init__(self, pages=64, page_size=4, *, budget=32, running=16, policy=None, looks_ahead=False) -> None:
         self.cache = PrefixCache(pages, page_size)
         self.size = page_size
         self.scheduler = Scheduler(self.cache, max_batch_tokens=budget, max_running=running, policy=policy)
         self.content = np.full(pages * page_size, -1, np.int64)
         self.answers, self.limits, self.steps, self.order = {}, {}, 0, []
+        self.looks_ahead, self.ahead = looks_ahead, 0
 
     def add(self, request_id, prompt, answer=3) -> None:
         self.limits[request_id] = answer
@@ -34,23 +35,50 @@ class Simulation:
         self.steps += 1
         for chunk in step.chunks:
             for p in range(chunk.start, chunk.end):
-                self.content[self.slot(chunk.table, p)] = self.key(chunk.sequence.tokens, p)
+                self.content[self.slot(chunk.table, p)] = self.key(self.way(chunk), p)
         for copy in step.copies:
             source, target = copy.source * self.size, copy.target * self.size
             self.content[target : target + copy.tokens] = self.content[source : source + copy.tokens]
         for chunk in step.chunks:
             seen = [self.content[self.slot(chunk.table, p)] for p in range(chunk.end)]
-            assert seen == [self.key(chunk.sequence.tokens, p) for p in range(chunk.end)]
+            assert seen == [self.key(self.way(chunk), p) for p in range(chunk.end)]
+            assert chunk.tokens.tolist() == self.way(chunk)[chunk.start : chunk.end].tolist()
+        computed = {(chunk.sequence.request_id, chunk.branch) for chunk in step.chunks}
+        self.ahead += len(computed) - len({request_id for request_id, _ in computed})
         for chunk in step.chunks:
-            if chunk.is_last:
-                self.advance(chunk.sequence)
+            if chunk.is_last and chunk.branch < 0:
+                self.advance(chunk.sequence, computed)
 
-    def advance(self, sequence) -> None:
-        sequence.extend([self.answer(sequence.tokens)])
+    def advance(self, sequence, computed) -> None:
+        """Take the next token, and those behind it whose branches were computed."""
+        at = -1
+        while (sequence.request_id, at) in computed and len(sequence.output) < self.limits[sequence.request_id]:
+            token = self.answer(sequence.tokens)
+            sequence.extend([token])
+            at = sequence.branch(at, [token])
+        sequence.ahead = self.branches(sequence) if self.looks_ahead else ()
         if len(sequence.output) == self.limits[sequence.request_id]:
             self.answers[sequence.request_id] = sequence.output.tolist()
             self.order.append(sequence.request_id)
             self.scheduler.finish(sequence)
+
+    def branches(self, sequence) -> tuple[Branch, ...]:
+        """A tree of the answer tokens that may follow, three deep, with some of them missing."""
+        rng, made, ends = np.random.default_rng(len(sequence)), [], [(-1, 0)]
+        for parent, end in ends:
+            for token in rng.choice(range(100, 105), 2, replace=False).tolist() if end < 3 else ():
+                ends.append((len(made), end + 1))
+                made.append(Branch(parent, end + 1, (token,)))
+        return tuple(made)
+
+    @staticmethod
+    def way(chunk):
+        """All tokens up to the end of a chunk."""
+        parts, at = [], chunk.branch
+        while at >= 0:
+            branch = chunk.sequence.ahead[at]
+            parts, at = [branch.tokens, *parts], branch.parent
+        return np.concatenate([chunk.sequence.tokens, *parts]).astype(np.int32)
 
     def run(self) -> None:
         while self.scheduler.has_work():
@@ -160,6 +188,27 @@ def test_preemption_eviction_and_cancels_change_no_answer(page_size, name):
         evicted += simulation.cache.evicted_tokens
     assert preemptions > 0
     assert evicted > 0
+
+
+@pytest.mark.parametrize("page_size", [1, 4, 16])
+@pytest.mark.parametrize("pages", [6, 12, 200])
+def test_branches_save_steps_and_change_no_answer(page_size, pages):
+    """Trees of what may follow, in roomy caches and in some where there is no page for them."""
+    rng = np.random.default_rng(page_size + pages)
+    prompts = prompts_of(rng, 30, depth=2)
+    pages = max(pages, 2 + -(-(max(map(len, prompts)) + 12) // page_size))
+    steps, branches = {}, {}
+    for looks_ahead in (True, False):
+        simulation = Simulation(pages, page_size, budget=60, running=8, looks_ahead=looks_ahead)
+        for i, prompt in enumerate(prompts):
+            simulation.add(i, prompt, answer=12)
+        simulation.run()
+        assert simulation.answers == expected(prompts, answer=12)
+        simulation.cache.clear()
+        assert simulation.cache.pool.free == pages
+        steps[looks_ahead], branches[looks_ahead] = simulation.steps, simulation.ahead
+    assert branches[False] == 0
+    assert (branches[True] and steps[True] < steps[False]) or pages < 200
 
 
 def test_a_sequence_may_fill_the_whole_cache():
