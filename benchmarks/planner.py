@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 from emit import emit
-from resident import peak_above, resident_mib
+from resident import peak_above, resident_mib, settle
 from spark_llm.optimizer.arrangement import Blocks
 from spark_llm.optimizer.cache_model import simulate_cache
 from spark_llm.optimizer.cells import cells
@@ -64,7 +64,7 @@ def measure(file: str, arguments: argparse.Namespace) -> dict[str, Any]:
     table = read(file, arguments.drop, arguments.unordered)
     table_mib = table.nbytes / 2**20
     inputs = {name: as_json(table[name]) if is_list(table, name) else table[name] for name in table.column_names}
-    pa.default_memory_pool().release_unused()
+    settle()
     with peak_above(resident_mib()) as memory:
         begin = time.process_time()
         columns = [encoded(name, values, is_list(table, name)) for name, values in inputs.items()]

@@ -63,45 +63,35 @@ def arrange(columns: Sequence[Column], order: Orders, blocks: Blocks) -> tuple[f
     rows = np.arange(len(order), dtype=np.int32)
     for leading in order.T[::-1]:
         rows = rows[np.argsort(_cells(columns, leading[rows], rows), kind="stable")]
-    equal, depth = np.ones(max(len(rows) - 1, 0), bool), np.zeros(max(len(rows) - 1, 0), order.dtype)
-    lengths = np.concatenate([column.lengths for column in columns])
-    shared = np.zeros(len(depth), lengths.dtype)
-    for leading in order.T:
-        cells = _cells(columns, leading[rows], rows)
-        equal &= cells[1:] == cells[:-1]
-        shared[equal] += lengths[cells[1:][equal]]
-        depth += equal
-    _add_partial(shared, columns, rows, order, depth)
-    return float(blocks.served(0, shared).sum()), rows
+    slices = (rows[start : start + _SLICE + 1] for start in range(0, len(rows) - 1, _SLICE))
+    return sum(float(blocks.served(0, _shared(columns, part, order[part])).sum()) for part in slices), rows
 
 
 def _cells(columns: Sequence[Column], chosen: Orders, rows: Numbers) -> Numbers:
     """The cells of some rows by number, as `number_cells` has them, each in the column chosen for its row."""
     found, start = np.empty(len(rows), np.int32), 0
     for number, column in enumerate(columns):
-        here = np.flatnonzero(chosen == number)
-        if len(here) == len(rows):
+        here = chosen == number
+        if here.all():
             return column.codes[rows] + np.int32(start)
         found[here] = column.codes[rows[here]] + np.int32(start)
         start += len(column.lengths)
     return found
 
 
-def _add_partial(shared: Numbers, columns: Sequence[Column], rows: Numbers, order: Orders, depth: Orders) -> None:
-    """Add what the first cells that differ share, as far as their prefixes reach."""
-    above = np.flatnonzero(depth < order.shape[1])
-    for start in range(0, len(above), _SLICE):
-        upper = above[start : start + _SLICE]
-        first = order[rows[upper], depth[upper]]
-        same = first == order[rows[upper + 1], depth[upper]]
-        for number in range(order.shape[1]):
-            here = upper[same & (first == number)]
-            shared[here] += _shared_beginnings(columns[number], rows[here], rows[here + 1]).astype(shared.dtype)
-
-
-def _shared_beginnings(column: Column, upper: Numbers, lower: Numbers) -> npt.NDArray:
-    """Characters that each of the column's cells of some rows shares with that of others, which differ from them."""
-    left, right = column.codes[upper], column.codes[lower]
-    differs = column.prefixes[left] != column.prefixes[right]
-    common = np.where(differs.any(axis=1), differs.argmax(axis=1), differs.shape[1])
-    return np.minimum(column.label + column.reach[left, common], column.lengths[left])
+def _shared(columns: Sequence[Column], rows: Numbers, order: Orders) -> npt.NDArray:
+    """What each of some sorted rows shares with the row before: whole cells, and the beginnings of the first that
+    differ; shape (rows - 1,). Row i of `order` is the field order of `rows[i]`."""
+    equal, shared = np.ones(len(rows) - 1, bool), np.zeros(len(rows) - 1, columns[0].lengths.dtype)
+    for leading in order.T:
+        same, going = np.zeros(len(shared), bool), equal & (leading[1:] == leading[:-1])
+        for number, column in enumerate(columns):
+            here = np.flatnonzero(going & (leading[1:] == number))
+            upper, lower = column.codes[rows[here]], column.codes[rows[here + 1]]
+            whole = upper == lower
+            same[here] = whole
+            shared[here[whole]] += column.lengths[lower[whole]]
+            part, upper, lower = here[~whole], upper[~whole], lower[~whole]
+            shared[part] += column.shared(upper, lower).astype(shared.dtype)
+        equal = same
+    return shared

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from spark_llm.optimizer.element_order import order_elements
 from spark_llm.optimizer.prompts import Prompt
+from spark_llm.optimizer.texts import PREFIX, Texts, leading_equal
 
 Strings: TypeAlias = pa.Array | pa.ChunkedArray
 
-PREFIX = 32
-"""Beginnings are compared so far."""
+Codes: TypeAlias = npt.NDArray[np.signedinteger]
 
 _SLICE = 1 << 13
 """So many values are Python objects at a time."""
@@ -25,8 +25,11 @@ _SLICE = 1 << 13
 _OFFSETS = 2**31 - 1
 """Bytes that the 32-bit offsets of Arrow's `string` reach."""
 
-_QUOTED = 4
-"""So many bytes longer a value mostly is when it is rendered; of a longer one fewer are compared."""
+_SEPARATOR = 2
+"""Characters that follow a cell."""
+
+_SEEN = 1024
+"""Of so many first values the repeated ones say how to encode a column."""
 
 _ESCAPED = 8
 """So much longer a value may be as JSON, with room for its label."""
@@ -43,50 +46,59 @@ class Column:
 
     Attributes
     ----------
-    codes : int32 array of shape (n,)
+    codes : signed int array of shape (n,), as narrow as k allows
         Each row's value. Codes are ranks: sorting by code sorts by value (UTF-8 bytes, NULL last).
     lengths : int32 array of shape (k,)
         Characters of each rendered cell, with the separator that follows it.
-    prefixes : int array of shape (k, p)
-        What a cell begins with after its label: bytes, or the elements of an unordered array by number. At most PREFIX
-        of them count when two different cells share their beginning.
-    reach : int array of shape (k, p + 1)
-        Characters that the first 0, 1, … p of these take.
+    reach : int array of shape (k, PREFIX + 1)
+        Characters that the first 0, 1, … PREFIX parts of a cell take after its label: bytes, or the elements of an
+        unordered array. So many parts count when two different cells share their beginning.
     label : int
         Characters with which every cell of the column begins.
-    texts : Arrow strings of length k, optional
+    texts : Texts, optional
         The rendered cells, without the separator.
+    parts : int array of shape (k, PREFIX)
+        Instead of them, of a column of unordered arrays: the leading elements by number, 0 after the end.
     elements : list of k tuples of str
-        Instead of them: the cells by element, of a column of unordered arrays.
+        And the cells by element.
     multisets : list of k tuples of str
         What then identifies a cell: equal for arrays that are equal up to the order of their elements.
     """
 
-    codes: npt.NDArray[np.int32]
+    codes: Codes
     lengths: npt.NDArray[np.int32]
-    prefixes: npt.NDArray[np.integer]
     reach: npt.NDArray[np.integer]
     label: int
-    texts: Strings | None
+    texts: Texts | None
+    parts: npt.NDArray[np.int32] | None = None
     elements: Sequence[tuple[str, ...]] = ()
     multisets: Sequence[tuple[str, ...]] = ()
 
     @property
     def pieces(self) -> Sequence[tuple[str, ...]]:
         """The rendered cells, each whole or (an unordered array) by element."""
-        return self.elements if self.texts is None else [(text,) for text in self.texts.to_pylist()]
+        return self.elements if self.texts is None else [(text,) for text in self.texts.tolist()]
 
     @property
     def rendered(self) -> list[str]:
         """The rendered cells, each whole."""
-        return ["".join(cell) for cell in self.elements] if self.texts is None else self.texts.to_pylist()
+        return ["".join(cell) for cell in self.elements] if self.texts is None else self.texts.tolist()
 
     @property
     def canonical(self) -> list[str]:
         """What identifies each of the k cells."""
         if self.texts is not None:
-            return self.texts.to_pylist()
+            return self.texts.tolist()
         return [label + "\n".join(elements) for label, *elements in self.multisets]
+
+    def shared(self, left: Codes, right: Codes) -> npt.NDArray[np.integer]:
+        """Characters with which each of some cells, by code, begins like another that differs from it."""
+        if self.texts is None:
+            assert self.parts is not None
+            common = leading_equal(self.parts[left], self.parts[right])
+        else:
+            common = self.texts.common(left, right)
+        return np.minimum(self.label + self.reach[left, common], self.lengths[left])
 
 
 def encode(values: Strings, label: str, render: Callable[[str | None], str]) -> Column:
@@ -99,17 +111,14 @@ def encode(values: Strings, label: str, render: Callable[[str | None], str]) -> 
 def _encode(values: Strings, label: str, render: Callable[[str | None], str]) -> Column:
     codes, dictionary, by_rank = _ranked(values)
     strings = pa.string() if values.nbytes < _OFFSETS // _ESCAPED else pa.large_string()
-    longest = pc.max(pc.binary_length(dictionary)).as_py() or 0
-    lengths, heads = np.empty(len(by_rank), np.int32), np.empty(len(by_rank), f"S{min(longest + _QUOTED, PREFIX)}")
-    rendered = []
+    lengths, rendered = np.empty(len(by_rank), np.int32), []
     for start in range(0, len(by_rank), _SLICE):
-        texts = [label + render(value) for value in dictionary.take(by_rank[start : start + _SLICE]).to_pylist()]
-        lengths[start : start + len(texts)] = _lengths(texts)
-        heads[start : start + len(texts)] = [text[len(label) : len(label) + PREFIX].encode() for text in texts]
+        texts = list(map(render, dictionary.take(by_rank[start : start + _SLICE]).to_pylist()))
+        lengths[start : start + len(texts)] = list(map(len, texts))
         rendered.append(pa.array(texts, strings))
-    prefixes = heads.view(np.uint8).reshape(len(heads), heads.itemsize)
-    reach = np.broadcast_to(np.arange(prefixes.shape[1] + 1), (len(by_rank), prefixes.shape[1] + 1))
-    return Column(codes, lengths, prefixes, reach, len(label), pa.chunked_array(rendered, strings))
+    lengths += len(label) + _SEPARATOR
+    reach = np.broadcast_to(np.arange(PREFIX + 1), (len(by_rank), PREFIX + 1))
+    return Column(codes, lengths, reach, len(label), Texts(label, rendered))
 
 
 def encode_unordered(values: Strings, label: str) -> Column:
@@ -133,10 +142,10 @@ def encode_unordered(values: Strings, label: str) -> Column:
     pieces = sorted(canonical)
     rank = {cell: i for i, cell in enumerate(pieces)}
     merged = np.fromiter((rank[cell] for cell in cells), dtype=np.int32, count=len(cells))
-    prefixes, reach = _pieces_by_number(pieces)
-    lengths = np.fromiter((sum(map(len, cell)) + 2 for cell in pieces), np.int32, len(pieces))
+    parts, reach = _pieces_by_number(pieces)
+    lengths = np.fromiter((sum(map(len, cell)) + _SEPARATOR for cell in pieces), np.int32, len(pieces))
     identities = [canonical[cell] for cell in pieces]
-    return Column(merged[codes], lengths, prefixes, reach, len(label), None, pieces, identities)
+    return Column(merged[codes], lengths, reach, len(label), None, parts, pieces, identities)
 
 
 def _pieces_by_number(pieces: list[tuple[str, ...]]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
@@ -150,24 +159,30 @@ def _pieces_by_number(pieces: list[tuple[str, ...]]) -> tuple[npt.NDArray[np.int
     return numbers, steps.cumsum(axis=1)
 
 
-def _lengths(texts: list[str]) -> npt.NDArray[np.int32]:
-    """Characters of the cells with the separator that follows each."""
-    return np.fromiter((len(text) + 2 for text in texts), dtype=np.int32, count=len(texts))
-
-
-def _ranked(values: Strings) -> tuple[npt.NDArray[np.int32], pa.Array, pa.Array]:
-    """Each row's code, the distinct values, and their indices by code."""
+def _ranked(values: Strings) -> tuple[Codes, Strings, pa.Array]:
+    """Each row's code, strings that hold every value, and the place of one of each by code."""
     if not pa.types.is_string(values.type) or values.nbytes > _OFFSETS:
         values = values.cast(pa.large_string())
     if isinstance(values, pa.ChunkedArray) and values.num_chunks == 0:
         values = values.combine_chunks()  # without a chunk there is no dictionary
+    if len(values.slice(0, _SEEN).unique()) > _SEEN // 2:  # a dictionary would take several times the column's memory
+        rank = pc.rank(values, sort_keys="ascending", tiebreaker="dense").to_numpy()
+        codes = (rank - 1).astype(_narrow(int(rank.max())))
+        places = np.empty(int(rank.max()), np.uint32)
+        places[codes] = np.arange(len(codes), dtype=np.uint32)
+        return codes, values, pa.array(places)
     encoded = values.dictionary_encode(null_encoding="encode")
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
     by_rank = pc.array_sort_indices(encoded.dictionary)
-    rank = np.empty(len(by_rank), dtype=np.int32)
-    rank[by_rank.to_numpy()] = np.arange(len(by_rank), dtype=np.int32)
-    return rank[encoded.indices.to_numpy()], encoded.dictionary, by_rank.cast(pa.uint32())
+    codes_of = np.empty(len(by_rank), _narrow(len(by_rank)))
+    codes_of[by_rank.to_numpy()] = np.arange(len(by_rank), dtype=codes_of.dtype)
+    return codes_of[encoded.indices.to_numpy()], encoded.dictionary, by_rank.cast(pa.uint32())
+
+
+def _narrow(distinct: int) -> npt.DTypeLike:
+    """The smallest type of so many codes."""
+    return next(kind for kind in (np.int8, np.int16, np.int32) if distinct <= np.iinfo(kind).max + 1)
 
 
 @dataclass(frozen=True, slots=True)

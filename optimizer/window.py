@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from operator import itemgetter
+from operator import attrgetter
 
 import numpy as np
 from spark_llm.optimizer.arrangement import Blocks, Numbers, Orders, arrange, number_cells
@@ -28,7 +28,7 @@ _EXPONENTS = (2.0, 1.0)
 NESTED_ROWS = 1 << 15
 """Larger windows are not nested: it takes a Python step per row and join."""
 
-GREEDY_ROWS = 1 << 18
+GREEDY_ROWS = 1 << 16
 """So many rows are planned together, if a window has more; what is lost is a few groups at the borders."""
 
 _ROOM = 0.9
@@ -97,42 +97,47 @@ def plan_window(
         raise ValueError(msg)
     given = np.array(order, np.min_scalar_type(len(order)))
     blocks = blocks or Blocks()
-    candidates = _candidates(columns, given, pinned, blocks)
-    found = max((_arranged(columns, orders, blocks) for orders in candidates), key=itemgetter(0))
-    if len(given) > pinned + 1 and _leaves_room(columns, found[0]):
-        found = max(found, _arranged(columns, _nested(columns, given, pinned), blocks), key=itemgetter(0))
-    hits, rows, orders = found
-    return Layout(rows, orders[rows], hits)
+    found = max(_layouts(columns, given, pinned, blocks), key=_hits)
+    if len(given) > pinned + 1 and _leaves_room(columns, found.hits):
+        found = max(found, _arranged(columns, _nested(columns, given, pinned), blocks), key=_hits)
+    return found
 
 
-def _arranged(columns: Sequence[Column], orders: Orders, blocks: Blocks) -> tuple[float, Numbers, Orders]:
-    """A candidate: its hits, its sorted rows, and the field orders by row."""
-    return *arrange(columns, orders, blocks), orders
+_hits = attrgetter("hits")
 
 
-def _candidates(columns: Sequence[Column], given: Orders, pinned: int, blocks: Blocks) -> Iterator[Orders]:
-    """Field orders by row, shape (n, m): of equal ones the first is taken."""
+def _arranged(columns: Sequence[Column], orders: Orders, blocks: Blocks) -> Layout:
+    """The rows sorted under their field orders, shape (n, m), or (m,) for one of all."""
+    n = len(columns[0].codes)
+    hits, rows = arrange(columns, np.broadcast_to(orders, (n, len(columns))), blocks)
+    return Layout(rows, orders[rows] if orders.ndim == 2 else np.broadcast_to(orders, (n, len(columns))), hits)
+
+
+def _layouts(columns: Sequence[Column], given: Orders, pinned: int, blocks: Blocks) -> Iterator[Layout]:
+    """The candidates: of equal ones the first is taken."""
     n, m = len(columns[0].codes), len(columns)
-    yield np.broadcast_to(given, (n, m))
+    yield _arranged(columns, given, blocks)
     if n < 2 or m < pinned + 2:
         return
     statistics = _by_statistics(columns, given, pinned)
-    yield np.broadcast_to(statistics, (n, m))
+    yield _arranged(columns, statistics, blocks)
+    if n > GREEDY_ROWS:
+        yield _in_pieces(columns, statistics, pinned, blocks)
+        return
     for scored, exponent in product(dict.fromkeys((Blocks(), blocks)), _EXPONENTS):  # a short cell fills no block alone
-        yield _greedy(columns, statistics, pinned, exponent, scored)
+        yield _arranged(columns, greedy_orders(columns, statistics, pinned, exponent, scored), blocks)
 
 
-def _greedy(columns: Sequence[Column], statistics: Orders, pinned: int, exponent: float, blocks: Blocks) -> Orders:
-    """Every row's field order; of a large window in pieces of its sorted rows, a bound on memory."""
-    if len(columns[0].codes) <= GREEDY_ROWS:
-        return greedy_orders(columns, statistics, pinned, exponent, blocks)
+def _in_pieces(columns: Sequence[Column], statistics: Orders, pinned: int, blocks: Blocks) -> Layout:
+    """The plans of pieces of the sorted rows, one after the other: a bound on memory."""
     rows = np.lexsort([columns[column].codes for column in reversed(statistics)]).astype(np.int32)
-    order = np.empty((len(rows), len(columns)), statistics.dtype)
+    order, hits = np.empty((len(rows), len(columns)), statistics.dtype), 0.0
     for start in range(0, len(rows), GREEDY_ROWS):
-        part = rows[start : start + GREEDY_ROWS]
-        piece = [replace(column, codes=column.codes[part]) for column in columns]
-        order[part] = greedy_orders(piece, statistics, pinned, exponent, blocks)
-    return order
+        part = slice(start, start + GREEDY_ROWS)
+        piece = [replace(column, codes=column.codes[rows[part]]) for column in columns]
+        layout = plan_window(piece, statistics.tolist(), pinned, blocks)
+        rows[part], order[part], hits = rows[part][layout.rows], layout.order, hits + layout.hits
+    return Layout(rows, order, hits)
 
 
 def _leaves_room(columns: Sequence[Column], hits: float) -> bool:

@@ -198,6 +198,35 @@ def test_columns_of_nulls_and_of_chunks(values):
     assert plan([column, column]).order.shape == (len(values), 2)
 
 
+@pytest.mark.parametrize(
+    "values", [[f"v{i * 7919 % 5000}" for i in range(5000)] + [None, "v1"], ["b", None, "a"] * 900]
+)
+def test_codes_are_ranks_in_the_narrowest_type(values):
+    """Mostly distinct columns are ranked without a dictionary; NULL comes last, as in one with it."""
+    column = encode(pa.chunked_array([values[:100], values[100:]], pa.string()), "", lambda text: str(text))
+    ranks = {value: i for i, value in enumerate(sorted({v for v in values if v is not None}))}
+    assert column.codes.tolist() == [ranks.get(value, len(ranks)) for value in values]
+    assert column.rendered == [*ranks, "None"]
+    assert column.codes.dtype == (np.int16 if len(ranks) > 128 else np.int8)
+
+
+def common_bytes(left, right):
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
+
+
+def test_beginnings_end_with_their_cell():
+    texts = ["", "a", "ab", "abc", "abd" * 20, "abd" * 20 + "x", "äb", "äc"]
+    column = encode(pa.array(texts), "a: ", str)
+    ranked = column.rendered
+    left, right = np.divmod(np.arange(len(texts) ** 2), len(texts))
+    expected = [
+        min(3 + common_bytes(one[3:].encode()[:32], other[3:].encode()[:32]), len(one) + 2)
+        for one in ranked
+        for other in ranked
+    ]
+    assert column.shared(left, right).tolist() == expected
+
+
 def test_order_must_name_every_column():
     with pytest.raises(ValueError, match="each of the 2 once"):
         plan_window(encoded([["a"], ["b"]]), [0, 0])
