@@ -256,16 +256,18 @@ def model_decode(bench: Bench, name: str, runner: ModelRunner, batch: int, weigh
     """Steps of a captured batch; the bound is the time to read weights and keys once."""
     pages = context // runner.page_size + 4
     tables = list(np.arange(batch * pages, dtype=np.int32).reshape(batch, pages))
-    tokens = np.arange(batch) % 1000
+    tokens = torch.arange(batch, device=bench.device) % 1000
     made = runner.decode_batch(tables, np.full(batch, context))
     for _ in range(3):
-        runner.decode(tokens, made)
+        runner.decode(tokens, made).read()
         made.advance({})
-    torch.cuda.synchronize()
+    queued = runner.decode(tokens, made)
     begin = time.perf_counter()
-    for _ in range(STEPS):
-        runner.decode(tokens, made)
+    for _ in range(STEPS):  # read late, as `DecodeRun` does
         made.advance({})
+        last, queued = queued, runner.decode(queued.tensor, made)
+        last.read()
+    queued.read()
     seconds = (time.perf_counter() - begin) / STEPS
     keys = batch * (context + 20) * runner.decoder.config.kv_bytes_per_token(2)
     bound = (weights + keys) / bench.copy

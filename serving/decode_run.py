@@ -3,6 +3,9 @@
 Once every running sequence waits for one free token and none can be admitted, the following steps differ only in their
 tokens. A run keeps what a step needs in arrays; scheduler, sequences and answers learn of the tokens when the run ends:
 when a sequence ends, pages run out, or the engine must look at its sequences for another reason.
+
+On a GPU the tokens of a step are read when the next step is queued already, so that the GPU does not wait for the host;
+what a sequence is given behind its end is dropped.
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ from collections.abc import Sequence as SequenceOf
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from spark_llm.kernels.cascade import table_order
 from spark_llm.serving.cache.pages import Pages
 from spark_llm.serving.generation import Generation
+from spark_llm.serving.host_copy import HostCopy
 from spark_llm.serving.model_runner import ModelRunner
 from spark_llm.serving.scheduler.scheduler import Scheduler
 from spark_llm.serving.scheduler.sequence import Sequence
@@ -33,16 +38,22 @@ Tokens = NDArray[np.int64]
 
 
 class DecodeRun:
-    """The running sequences, each of which has all but its last token computed."""
+    """The running sequences, each of which has all but its last token computed.
 
-    def __init__(self, rows: SequenceOf[Row], scheduler: Scheduler, runner: ModelRunner) -> None:
+    `stop_ids` are the tokens that end an answer.
+    """
+
+    def __init__(self, rows: SequenceOf[Row], scheduler: Scheduler, runner: ModelRunner, stop_ids: Tokens) -> None:
         order = table_order([sequence.table for sequence, _ in rows])
         self._rows = [rows[i] for i in order]
-        self._scheduler, self._runner = scheduler, runner
+        self._scheduler, self._runner, self._stop_ids = scheduler, runner, stop_ids
         self._pages: list[list[int]] = [[] for _ in rows]
         self._tokens: list[Tokens] = []
         sequences = [sequence for sequence, _ in self._rows]
-        self._last = np.array([sequence.tokens[-1] for sequence in sequences], np.int64)
+        last = np.array([sequence.tokens[-1] for sequence in sequences], np.int64)
+        self._last = torch.from_numpy(last).to(runner.device)
+        self._queued: list[HostCopy] = []  # steps whose tokens are not read yet
+        self._steps = 0
         self._shortest = min(generation.left for _, generation in self._rows)
         if scheduler.waiting and len(rows) < scheduler.max_running:
             self._shortest = min(self._shortest, LOOK_AROUND)
@@ -61,7 +72,12 @@ class DecodeRun:
             and all(len(s) == s.computed + 1 and generation.plain for s, generation in rows)
         )
 
-    def step(self, stop_ids: NDArray[np.int64]) -> bool:
+    @property
+    def reads_late(self) -> bool:
+        """Whether a step's tokens are read after the next one is queued."""
+        return self._runner.device.type == "cuda"
+
+    def step(self) -> bool:
         """Compute one more token of each row; False, and nothing done, where pages are missing."""
         spent = self._batch is not None and not self._batch.room
         # after the room of a batch a window may be reached
@@ -73,19 +89,33 @@ class DecodeRun:
             self._batch = self._runner.decode_batch(self._tables(), self._next)
         else:
             self._batch.advance(begun)
-        self._last = self._runner.decode(self._last, self._batch)
+        self._queued.append(self._runner.decode(self._last, self._batch))
+        self._last = self._queued[-1].tensor
         self._next = self._next + 1
-        self._tokens.append(self._last)
-        self.ended = bool(len(self._tokens) == self._shortest or np.isin(self._last, stop_ids).any())
+        self._steps += 1
+        self._read(keep=int(self.reads_late))
+        self.ended |= self._steps == self._shortest
         return True
+
+    def _read(self, *, keep: int) -> None:
+        """Read the tokens of all but the latest `keep` steps."""
+        while len(self._queued) > keep:
+            self._tokens.append(self._queued.pop(0).read())
+            self.ended |= bool(np.isin(self._tokens[-1], self._stop_ids).any())
 
     def end(self) -> list[Row]:
         """Tell sequences, answers and scheduler of the tokens; returns the rows whose answers have ended."""
+        self._read(keep=0)
         if not self._tokens:
             return []
-        tokens = np.stack(self._tokens, axis=1).tolist()
+        tokens = np.stack(self._tokens, axis=1)
+        stops = np.isin(tokens, self._stop_ids)
+        counts = np.where(stops.any(axis=1), stops.argmax(axis=1) + 1, tokens.shape[1]).tolist()
         ended = []
-        for (sequence, generation), pages, row in zip(self._rows, self._pages, tokens, strict=True):
+        for (sequence, generation), pages, taken, count in zip(
+            self._rows, self._pages, tokens.tolist(), counts, strict=True
+        ):
+            row = taken[:count]
             self._scheduler.decoded(sequence, len(row), np.array(pages, np.int32))
             generation.tokens += row[:-1]
             sequence.extend([*row[:-1], *generation.extend(row[-1])])

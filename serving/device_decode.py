@@ -92,19 +92,19 @@ class DeviceDecode:
             room = min(room, AHEAD * self.page_size)
         return DeviceBatch(buffers, positions.copy(), self.page_size, room, plan if plan.levels > plan.splits else None)
 
-    def run(self, tokens: Int, batch: DeviceBatch) -> Int:
-        """Compute one token of each request of the batch; returns the most likely next ones."""
+    def run(self, tokens: Tensor, batch: DeviceBatch) -> Tensor:
+        """Compute one token [R] of each request of the batch; returns the most likely next ones, on the device."""
         rows = len(tokens)
-        batch.buffers.tokens[:rows] = torch.from_numpy(tokens).to(self.device)
+        batch.buffers.tokens[:rows] = tokens
         if batch.plan is not None:
             plan = replace(batch.plan, lengths=batch.buffers.lengths[:rows])
-            return self._forward(batch.buffers.first(rows), plan).cpu().numpy()
+            return self._forward(batch.buffers.first(rows), plan)
         bucket = len(batch.buffers.tokens)
         if bucket not in self._captured:
             self._captured[bucket] = self._capture(batch.buffers)
         replay, chosen = self._captured[bucket]
         replay()
-        return chosen[:rows].cpu().numpy()
+        return chosen[:rows].clone()  # the next replay overwrites it
 
     def _capture(self, buffers: Buffers) -> tuple[Callable[[], None], Tensor]:
         """A function that computes the step of the buffers, and the tensor that it leaves the tokens in."""

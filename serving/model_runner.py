@@ -13,6 +13,7 @@ from spark_llm.kernels.decode_batch import AHEAD, DecodeBatch, HostDecodeBatch
 from spark_llm.kernels.dispatch import use_triton
 from spark_llm.kernels.paged_attention import PagedBatch, use_compiled_attention
 from spark_llm.serving.cache.pages import Pages
+from spark_llm.serving.host_copy import HostCopy
 from spark_llm.serving.models.decoder import Decoder, KVCache, StepInput
 from spark_llm.serving.scheduler.scheduler import Chunk, PageCopy, Step
 from torch import Tensor
@@ -60,14 +61,14 @@ class ModelRunner:
             return HostDecodeBatch(tables, positions, self.page_size, group=config.num_heads // config.num_kv_heads)
         return DecodeBatch(tables, positions, self.page_size, dtype=self.dtype, device=self.device)
 
-    def decode(self, tokens: Int, batch: DecodeBatch | DeviceBatch) -> Int:
-        """Compute one token of each request of the batch; returns the most likely next ones."""
+    def decode(self, tokens: Tensor, batch: DecodeBatch | DeviceBatch) -> HostCopy:
+        """Compute one token [R] of each request of the batch; returns the most likely next ones."""
         if not isinstance(batch, DecodeBatch):
             assert self._device_decode is not None
-            return self._device_decode.run(tokens, batch)
+            return HostCopy(self._device_decode.run(tokens, batch))
         batches = dict.fromkeys(self.windows, batch.batch)
         step = StepInput(
-            token_ids=self._tensor(tokens),
+            token_ids=tokens,
             positions=self._tensor(batch.positions),
             slots=self._tensor(batch.slots()),
             copies=None,
@@ -75,7 +76,7 @@ class ModelRunner:
             logit_rows=slice(None),
             logit_batches=batches,
         )
-        return self.decoder.forward(step, self.cache).argmax(-1).cpu().numpy()
+        return HostCopy(self.decoder.forward(step, self.cache).argmax(-1))
 
     def _step_input(self, chunks: list[Chunk], due: list[int], copies: list[PageCopy]) -> StepInput:
         starts = np.array([chunk.start for chunk in chunks])

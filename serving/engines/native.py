@@ -175,7 +175,7 @@ class NativeEngine:
     @torch.inference_mode()
     def _compute(self) -> None:
         if self._run is not None and self._run.waiting == len(self._scheduler.waiting):
-            self._totals["steps"] += self._run.step(self._stop_array)
+            self._totals["steps"] += self._run.step()
             if self._run.ended:
                 self._end_run()
             return
@@ -186,7 +186,9 @@ class NativeEngine:
                 time.sleep(HELD_BACK_SECONDS)
             return
         self._totals["steps"] += 1
-        self._extend(*self._runner.run(step))
+        asked, logits = self._runner.run(step)
+        self._start_queued()  # a GPU computes the step meanwhile
+        self._extend(asked, logits)
         if all(chunk.end - chunk.start == 1 for chunk in step.chunks):
             self._begin_run()
 
@@ -215,7 +217,7 @@ class NativeEngine:
     def _begin_run(self) -> None:
         rows = [self._active[request_id] for request_id in self._scheduler.running]
         if DecodeRun.worthwhile(rows, self._runner):
-            self._run = DecodeRun(rows, self._scheduler, self._runner)
+            self._run = DecodeRun(rows, self._scheduler, self._runner, self._stop_array)
 
     def _end_run(self) -> None:
         run, self._run = self._run, None

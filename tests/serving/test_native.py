@@ -123,6 +123,38 @@ def test_answers_of_decode_runs_equal_those_of_single_steps(checkpoint, monkeypa
     assert engine._scheduler.cache.pool.free == engine._scheduler.cache.pool.num_pages
 
 
+@pytest.mark.parametrize("limit", [60, 7])
+def test_tokens_read_after_the_next_step_is_queued_give_the_same_answers(tmp_path, monkeypatch, limit):
+    """As on a GPU; answers that end by a token, where one step more is computed, by length, and with others waiting."""
+    checkpoint = write_checkpoint(tmp_path, eos_token_id=[1, *range(100, 112)])
+    call = Call("c", "Is the review positive or negative?\n", max_tokens=limit)
+    rows = [(f'"review": "{i} {i * 7}"\n',) for i in range(30)]
+
+    def run():
+        engine = engine_for(checkpoint, max_running=12, kv_tokens=960, max_length=200)
+        engine.submit(requests_for(call, rows))
+        finished = drain(engine, check=False)
+        engine.check_integrity()
+        engine._scheduler.cache.clear()
+        assert engine._scheduler.cache.pool.free == engine._scheduler.cache.pool.num_pages
+        return {i: (f.text, f.usage.output, f.finish_reason) for i, f in finished.items()}
+
+    at_once = run()
+    late, steps = property(lambda _: True), DecodeRun.step
+    waiting = []
+
+    def step(self):
+        done = steps(self)
+        waiting.append(len(self._queued))
+        return done
+
+    monkeypatch.setattr(DecodeRun, "reads_late", late)
+    monkeypatch.setattr(DecodeRun, "step", step)
+    assert run() == at_once
+    assert max(waiting) == 1, "nothing was read late"
+    assert {reason for _, _, reason in at_once.values()} >= ({"stop", "length"} if limit == 60 else {"length"})
+
+
 @pytest.mark.parametrize("rows", [64, 256])
 def test_the_python_of_a_decode_step_does_not_grow_with_its_rows(checkpoint, monkeypatch, rows):
     """Function calls of a step in a run, beside the model's: as many for 256 rows as for 64."""
