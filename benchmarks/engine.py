@@ -75,10 +75,10 @@ def main() -> None:
     arguments = parse_arguments()
     with tempfile.TemporaryDirectory() as name:
         lines = list(measure(arguments, Path(name)))
-    lines.sort(key=lambda line: line.get("ratio") or line["native_rows_per_s"])
-    median = lines[len(lines) // 2]
-    if arguments.vs:
-        median["ratios"] = [line["ratio"] for line in lines]
+    by_ratio = sorted(lines, key=lambda line: line.get("ratio") or line["native_rows_per_s"])
+    median = by_ratio[len(lines) // 2]
+    if arguments.vs:  # all pairs, in the order in which they ran
+        median |= {name + "s": [line[name] for line in lines] for name in ("ratio", "cpu_ratio")}
     results = HERE / "results"
     results.mkdir(exist_ok=True)
     with (results / "engine.jsonl").open("a") as out:

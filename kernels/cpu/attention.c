@@ -129,31 +129,41 @@ static inline __m512 capped(__m512 x, float cap) {
     return cap * (power - 1) / (power + 1);
 }
 
-/* Turn scores of `count` keys, of which from:to are seen, into weights in bfloat16; returns by what earlier sums decay. */
-static float weigh(const Job *job, float *scores, bf16 *weights, int count, int from, int to, float *highest, float *total) {
-    const __m512 least = _mm512_set1_ps(-INFINITY), scale = _mm512_set1_ps(job->scale);
-    const __m512 log2_e = _mm512_set1_ps(1.4426950408889634f);
-    __m512 top = least;
-    for (int j = 0; j < count; j += 16) {
-        const __mmask16 seen = first_of_16(to - j) & ~first_of_16(from - j);
-        __m512 score = _mm512_loadu_ps(scores + j) * scale;
-        if (job->softcap) score = capped(score, job->softcap);
-        score = _mm512_mask_mul_ps(least, seen, score, log2_e);
-        _mm512_storeu_ps(scores + j, score);
-        top = _mm512_max_ps(top, score);
+/* Turn the scores of `rows` vectors into weights in bfloat16; of the `count` keys vector m sees from[m]:to[m]. Its sums
+   so far decay by decay[m]. */
+static void weigh(const Job *job, float *scores, uint32_t weights[TILE][KEYS / 2], int rows, int count, const int *from,
+                  const int *to, float *highest, float *total, float *decay) {
+    const float log2_e = 1.4426950408889634f, factor = job->softcap ? log2_e : job->scale * log2_e;
+    float before[16] = {0}, after[16] = {0}, decays[16];
+    for (int m = 0; m < rows; m++) {
+        float *row = scores + m * KEYS;
+        if (job->softcap)
+            for (int j = 0; j < count; j += 16)
+                _mm512_storeu_ps(row + j, capped(_mm512_loadu_ps(row + j) * job->scale, job->softcap));
+        if (from[m] > 0 || to[m] < count)
+            for (int j = 0; j < count; j += 16) {
+                const __mmask16 seen = first_of_16(to[m] - j) & ~first_of_16(from[m] - j);
+                _mm512_storeu_ps(row + j, _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), seen, row + j));
+            }
+        __m512 top = _mm512_loadu_ps(row);
+        for (int j = 16; j < count; j += 16) top = _mm512_max_ps(top, _mm512_loadu_ps(row + j));
+        before[m] = highest[m];
+        after[m] = fmaxf(highest[m], _mm512_reduce_max_ps(top) * factor);
     }
-    const float before = *highest, after = fmaxf(before, _mm512_reduce_max_ps(top));
-    const __m512 shift = _mm512_set1_ps(after == -INFINITY ? 0 : after);
-    __m512 sum = _mm512_setzero_ps();
-    for (int j = 0; j < count; j += 16) {
-        const __m512 weight = exp2_16(_mm512_loadu_ps(scores + j) - shift);
-        sum += weight;
-        store16(weights + j, weight);
+    _mm512_storeu_ps(decays, exp2_16(_mm512_loadu_ps(before) - _mm512_loadu_ps(after)));
+    for (int m = 0; m < rows; m++) {
+        const __m512 shift = _mm512_set1_ps(after[m] == -INFINITY ? 0 : after[m]);
+        __m512 sum = _mm512_setzero_ps();
+        for (int j = 0; j < count; j += 16) {
+            const __m512 score = _mm512_loadu_ps(scores + m * KEYS + j);
+            const __m512 weight = exp2_16(_mm512_fmsub_ps(score, _mm512_set1_ps(factor), shift));
+            sum += weight;
+            store16((bf16 *)weights[m] + j, weight);
+        }
+        decay[m] = decays[m];
+        highest[m] = after[m];
+        total[m] = total[m] * decay[m] + _mm512_reduce_add_ps(sum);
     }
-    const float decay = before == -INFINITY ? 0 : _mm512_cvtss_f32(exp2_16(_mm512_set1_ps(before - after)));
-    *highest = after;
-    *total = *total * decay + _mm512_reduce_add_ps(sum);
-    return decay;
 }
 
 /* Rows begin:end of a segment, with the query heads of one KV head. */
@@ -190,16 +200,18 @@ static void attend_unit(const Job *job, const int32_t *segment, int begin, int e
             float spare[TILE * WIDEST];
             float *target = held == TILE ? sums + tile * width : spare;
             if (held < TILE) memcpy(spare, sums + tile * width, held * width * sizeof(float));
+            int from[TILE], to[TILE];
+            float decay[TILE];
             for (int m = 0; m < held; m++) {
-                const int i = tile + m;
-                const int limit = position < 0 ? last - 1 : position + begin + i / group; /* the last key that it sees */
-                const int from = job->window && position >= 0 ? limit + 1 - job->window - start : 0;
-                const int to = limit + 1 - start < count ? limit + 1 - start : count;
-                const float decay = weigh(job, scores + m * KEYS, (bf16 *)weights[m], padded, from, to, highest + i, total + i);
-                if (decay != 1)
-                    for (float *at = target + m * width; at < target + (m + 1) * width; at += 16)
-                        _mm512_storeu_ps(at, _mm512_loadu_ps(at) * decay);
+                const int limit = position < 0 ? last - 1 : position + begin + (tile + m) / group; /* the last key that it sees */
+                from[m] = job->window && position >= 0 ? limit + 1 - job->window - start : 0;
+                to[m] = limit + 1 - start < count ? limit + 1 - start : count;
             }
+            weigh(job, scores, weights, held, padded, from, to, highest + tile, total + tile, decay);
+            for (int m = 0; m < held; m++)
+                if (decay[m] != 1)
+                    for (float *at = target + m * width; at < target + (m + 1) * width; at += 16)
+                        _mm512_storeu_ps(at, _mm512_loadu_ps(at) * decay[m]);
             multiply_all(rows, v, target, padded / 2, width, width, width, held, 0);
             if (held < TILE) memcpy(sums + tile * width, spare, held * width * sizeof(float));
         }
