@@ -1,6 +1,6 @@
 """What the planner expects of a call beside what the native engine counts: one JSON line per file.
 
-    python benchmarks/estimate.py FILE… [--rows 1000] [--sample 2000] [--trie] --json
+    python benchmarks/estimate.py FILE… [--rows 1000] [--sample 2000] [--seeds 1 2 3] [--trie] --json
 
 The first distinct rows of FILE (Parquet or CSV; 0 = all) are asked of the embedded model, in windows as a task plans
 them; the estimate is made from a random sample of them. `prompt_tokens` and `hit_rate` (cached of prompt tokens) have
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from emit import emit
 from planner import read
 from sampled_plan import distinct_rows, in_windows, planned_filter
@@ -37,21 +38,22 @@ def main() -> None:
     parser.add_argument("files", nargs="+", metavar="FILE")
     parser.add_argument("--rows", type=int, default=1000, help="distinct rows to ask; 0 = all")
     parser.add_argument("--sample", type=int, default=2000, help="rows that the planner sees")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of the sample, where it is not all rows")
     parser.add_argument("--drop", action="append", default=[], metavar="COLUMN", help="leave this column out")
     parser.add_argument("--trie", action="store_true", help="count tokens without asking")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     for file in arguments.files:
-        emit(measure(file, arguments), arguments.results, as_json=arguments.json)
+        table = distinct_rows(read(file, arguments.drop, None))
+        table = table.slice(0, arguments.rows or table.num_rows)
+        for seed in arguments.seeds[:1] if table.num_rows <= arguments.sample else arguments.seeds:
+            emit(measure(file, table, seed, arguments), arguments.results, as_json=arguments.json)
 
 
-def measure(file: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    table = read(file, arguments.drop, None)
-    table = distinct_rows(table)
-    table = table.slice(0, arguments.rows or table.num_rows)
+def measure(file: str, table: pa.Table, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     begin = time.process_time()
-    spec = planned_filter(table, arguments.sample)
+    spec = planned_filter(table, arguments.sample, seed=seed)
     seconds = time.process_time() - begin
     assert spec.plan is not None
     order = [(table.column_names[i], "ascending") for i in spec.plan.order]
@@ -64,6 +66,7 @@ def measure(file: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "table": Path(file).stem,
         "rows": table.num_rows,
         "sample": min(arguments.sample, table.num_rows),
+        "seed": seed,
         "measured_by": "trie" if arguments.trie else "native engine",
         "prompt_tokens": {"expected": expected["prompt_tokens"], "measured": total},
         "hit_rate": {"expected": round(rates[0], 4), "measured": round(rates[1], 4)},

@@ -23,9 +23,9 @@ def distinct_rows(table: pa.Table) -> pa.Table:
     return table.group_by(table.column_names, use_threads=False).aggregate([]).select(table.column_names)
 
 
-def planned_filter(table: pa.Table, sample: int, tasks: int = 1, hosts: int = 1) -> CallSpec:
+def planned_filter(table: pa.Table, sample: int, tasks: int = 1, hosts: int = 1, seed: int = 1) -> CallSpec:
     """`llm_filter` over distinct rows, with the plan that a random sample of them gives."""
-    rows = random.Random(1).sample(range(table.num_rows), min(sample, table.num_rows))
+    rows = random.Random(seed).sample(range(table.num_rows), min(sample, table.num_rows))
     columns = [column.to_pylist() for column in table.take(pa.array(rows)).columns]
     distinct = tuple(float(len(column.unique())) for column in table.columns)
     spec = CallSpec("llm_filter", "Is it suitable for kids?", tuple(map(Field, table.column_names)), {}, "boolean")

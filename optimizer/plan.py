@@ -11,7 +11,13 @@ from spark_llm.optimizer.columns import Column, Window, encode_window
 from spark_llm.optimizer.core import CallPlan, CallSpec
 from spark_llm.optimizer.engine_profile import EngineProfile, engine_profile
 from spark_llm.optimizer.estimate import estimate_call
-from spark_llm.optimizer.field_order import FieldDependency, choose_field_order, closure, group_field_order
+from spark_llm.optimizer.field_order import (
+    FieldDependency,
+    choose_field_order,
+    closure,
+    declared_field_order,
+    group_field_order,
+)
 from spark_llm.optimizer.groups import dense
 from spark_llm.optimizer.partitions import partition_fields
 from spark_llm.optimizer.prefix_tree import prefix_counts, tree_size
@@ -74,10 +80,20 @@ def plan_call(
     prompt = prepare(spec)
     size = size if isinstance(size, InputSize) else InputSize(float(size or 0))
     window = encode_window(prompt, [pa.array(column, pa.large_string()) for column in sample]) if sample else None
-    if window is None or not window.rows:
-        return CallPlan(tuple(range(len(spec.fields))), ("fields as written: no sample of the input",))
     known = _of_cells(dependencies, prompt.cells)
+    if window is None or not window.rows:
+        return _unsampled(spec, prompt, known)
     return _Planner(spec, prompt, _measured(window, size), engine or engine_profile(spec.conf), known).plan()
+
+
+def _unsampled(spec: CallSpec, prompt: Prompt, dependencies: Sequence[FieldDependency]) -> CallPlan:
+    """The order that declared dependencies alone give, else the one as written."""
+    if spec.fixed_order or not any(right for _, right in dependencies):
+        return CallPlan(tuple(range(len(spec.fields))), ("fields as written: no sample of the input",))
+    order = tuple(prompt.cells[i] for i in declared_field_order(len(prompt.cells), dependencies))
+    head = tuple(i for i in range(len(spec.fields)) if i not in prompt.cells)
+    names = ", ".join(spec.fields[i].name for i in order)
+    return CallPlan((*head, *order), (f"fields by declared dependencies: {names}",))
 
 
 def _of_cells(dependencies: Sequence[FieldDependency], cells: Sequence[int]) -> list[FieldDependency]:

@@ -39,6 +39,9 @@ class Budget:
             raise LlmError("LLM_BAD_CONF", key="spark.llm.budget.cost", value=f"{budget.cost:g}", detail=detail)
         return budget
 
+    def __bool__(self) -> bool:
+        return self.tokens is not None or self.cost is not None
+
     def check_estimate(self, estimate: Mapping[str, float]) -> None:
         """Stop a query before it asks; `estimate` holds `query_tokens` and `query_cost` where they are known."""
         self._check(
@@ -46,7 +49,7 @@ class Budget:
         )
 
     def check(self, totals: ClientTotals) -> None:
-        """Stop a query that has taken more than it may."""
+        """Stop a query that has taken more than it may, on all hosts as far as they are known."""
         cost = self.prices.cost(totals.prompt, totals.cached, totals.output)
         done = f"{totals.calls} calls were answered before; a result log, where one is set, keeps them"
         self._check(totals.prompt + totals.output, cost, "has taken", done)

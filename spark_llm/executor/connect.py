@@ -14,6 +14,7 @@ from pyspark import TaskContext
 from spark_llm.conf import Settings
 from spark_llm.errors import LlmError
 from spark_llm.executor.kill_watch import KillWatch
+from spark_llm.executor.spending import Spending
 from spark_llm.optimizer.core import CallSpec
 from spark_llm.serving.client import connect
 from spark_llm.serving.core import Call, ClientRef, Isolation, Terms
@@ -84,6 +85,13 @@ def kill_watch(spec: CallSpec, settings: Settings) -> AbstractContextManager[obj
     if context is None or settings.text("placement") == "inprocess":
         return nullcontext()
     return KillWatch(worker_folder(settings.text("worker.dir")), application_id(spec), context.taskAttemptId())
+
+
+def spending(spec: CallSpec, settings: Settings) -> Spending | None:
+    """What this task's query has taken on all hosts; None outside of tasks and without a worker."""
+    if not execution_id() or settings.text("placement") == "inprocess":
+        return None
+    return Spending(worker_folder(settings.text("worker.dir")), application_id(spec), execution_id())
 
 
 def terms(settings: Settings) -> Terms:

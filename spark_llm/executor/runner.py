@@ -18,10 +18,11 @@ from spark_llm.conf import Settings
 from spark_llm.errors import LlmError
 from spark_llm.executor.asker import Asker, Question
 from spark_llm.executor.budget import Budget
-from spark_llm.executor.connect import kill_watch, open_exchange, task_client, task_partition
+from spark_llm.executor.connect import kill_watch, open_exchange, spending, task_client, task_partition
 from spark_llm.executor.deferred import DeferredExchange
 from spark_llm.executor.distinct import Distinct, distinct_tuples, is_utf8
 from spark_llm.executor.results import NOT_ASKED, Answer, known_values, result_array
+from spark_llm.executor.spending import Spending
 from spark_llm.executor.types import arrow_type, session_zone
 from spark_llm.optimizer.cells import cells
 from spark_llm.optimizer.columns import Window as EncodedWindow
@@ -144,12 +145,15 @@ class CallRunner:
     def session(self) -> Iterator[Session]:
         """A stream to the engine, and the result log. Raises LlmError for a failure of the whole call."""
         self.budget.check_estimate(self.spec.plan.estimate if self.spec.plan else {})
+        elsewhere = spending(self.spec, self.settings) if self.budget else None
+        if elsewhere:
+            self.budget.check(elsewhere.before())
         log = None
         try:
             log = TaskLog.open(self.spec, self.settings, self.identity, task_partition())
             exchange = DeferredExchange(lambda: open_exchange(self.spec, self.settings, self.call))
             with kill_watch(self.spec, self.settings), exchange:
-                yield Session(self, exchange, log)
+                yield Session(self, exchange, log, elsewhere)
         except EngineFailure as failure:
             raise LlmError.of(failure.condition, failure.message, failure.remedy) from None
         finally:
@@ -206,8 +210,10 @@ class CallRunner:
 class Session:
     """Windows of one task, asked and later answered through one stream."""
 
-    def __init__(self, runner: CallRunner, exchange: Exchange, log: TaskLog | None) -> None:
-        self._runner, self._exchange, self._log = runner, exchange, log
+    def __init__(
+        self, runner: CallRunner, exchange: Exchange, log: TaskLog | None, spending: Spending | None = None
+    ) -> None:
+        self._runner, self._exchange, self._log, self._spending = runner, exchange, log, spending
         spec = runner.spec
         zone, client = session_zone(spec.conf), task_client(spec, runner.settings)
         record = log.record if log else None
@@ -255,7 +261,8 @@ class Session:
         """Wait for the answers and give one to each row."""
         while window.open:
             self._asker.pump()
-            self._runner.budget.check(self._exchange.totals)
+            here = self._exchange.totals
+            self._runner.budget.check(self._spending.everywhere(here) if self._spending else here)
         self._check_errors(window.answers())
         return window.result()
 

@@ -46,6 +46,19 @@ spark.stop()
 """
 
 
+BUDGET_DRIVER = """
+import json
+from pyspark.sql import SparkSession
+spark = SparkSession.builder.getOrCreate()
+try:
+    spark.sql("SELECT id, llm('Q', concat('text ', id)) a FROM range(600)").collect()
+    print("RESULT" + json.dumps("no error"))
+except Exception as error:
+    print("RESULT" + json.dumps(str(error)))
+spark.stop()
+"""
+
+
 class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder, self.port, self.processes = folder, free_port(), []
@@ -71,6 +84,7 @@ class Cluster:
         time.sleep(3)
         for number in range(2):
             ports[-1] = str(free_port())
+            self.environment["XDG_RUNTIME_DIR"] = str(self.folder / f"host{number}")  # of the worker, and its executor
             self.spawn(f"worker{number}", CLASSES + "worker.Worker", address, "-c", "1", "-m", "1g", *ports)
         return address
 
@@ -169,3 +183,17 @@ def test_an_executor_that_is_killed_at_work_costs_no_row(cluster, tmp_path):
     assert all(answer.endswith(f'"text {number}"\n}}') for number, answer in answers), "with its own answer"
     repeated = len(asked(tmp_path)) - rows
     assert 0 <= repeated < rows // 4, "what was answered is remembered, what was in flight is asked again"
+
+
+def test_a_budget_is_one_of_both_hosts(cluster, tmp_path):
+    """Two executors with an engine worker each: both stop when they have taken the budget together."""
+    conf = conf_of(tmp_path, delay_ms=100, batch=2)
+    conf |= {"spark.llm.budget.tokens": "1800", "spark.llm.planner.sampleRows": "0", "spark.task.maxFailures": "1"}
+    del conf["spark.llm.worker.dir"]
+    error = cluster.result(cluster.submit(BUDGET_DRIVER, conf))
+    assert "has taken" in error, error[:2000]
+    folders = [tmp_path / f"host{number}" / "spark-llm" / "spent" for number in range(2)]
+    told = [sum(map(int, file.read_text().split()[::2])) for folder in folders for file in folder.glob("*.here")]
+    assert len(told) == 2
+    assert all(told)
+    assert max(told) < 1800 < sum(told) < 2 * 1800, "neither host had taken it alone"

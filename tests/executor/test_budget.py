@@ -5,11 +5,13 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 from spark_llm.optimizer.core import CallPlan, CallSpec, Field
+from spark_llm.serving.totals import ClientTotals
 
 from spark_llm.conf import Settings
 from spark_llm.errors import LlmError
 from spark_llm.executor.budget import Budget
 from spark_llm.executor.runner import CallRunner
+from spark_llm.executor.spending import Spending
 from tests.conftest import stub_conf
 
 PRICES = {"spark.llm.price.prompt": "1000000", "spark.llm.price.cached": "100000", "spark.llm.price.output": "3000000"}
@@ -53,3 +55,36 @@ def test_money_is_counted_by_prices(calls):
 def test_unusable_settings_are_named(key, value):
     with pytest.raises(LlmError, match=f"spark.llm.{key} = '{value}'"):
         Budget.of(Settings({f"spark.llm.{key}": value}))
+
+
+def test_hosts_count_together(tmp_path):
+    """Two hosts, and a driver that brings each what the other has told."""
+    folders = tmp_path / "a", tmp_path / "b"
+    one, other = (Spending(folder, "app-1", "7") for folder in folders)
+    budget = Budget.of(Settings({"spark.llm.budget.tokens": "150"}))
+    for folder in folders:
+        (folder / "spent").mkdir(parents=True)
+    assert one.everywhere(ClientTotals(prompt=80, cached=30, output=20)).prompt == 80
+    told = (folders[0] / "spent" / "app-1@7.here").read_text()
+    assert told == "80 30 20"
+    (folders[1] / "spent" / "app-1@7.elsewhere").write_text(told)
+    here = ClientTotals(calls=4, prompt=30, output=10)
+    both = other.everywhere(here)
+    assert (both.calls, both.prompt, both.cached, both.output) == (4, 110, 30, 30)
+    budget.check(both)
+    budget.check(here)
+    more = ClientTotals(calls=5, prompt=45, output=10)
+    with pytest.raises(LlmError, match="has taken 155 tokens"):
+        budget.check(other.everywhere(more))
+    other = Spending(folders[1], "app-1", "7")
+    other.everywhere(more)
+    assert other.before() == ClientTotals(prompt=125, cached=30, output=30), "so a second attempt asks nothing"
+    with pytest.raises(LlmError, match="has taken"):
+        budget.check(other.before())
+
+
+def test_a_new_worker_of_a_host_takes_nothing_back(tmp_path):
+    spending = Spending(tmp_path, "app", "1")
+    spending.everywhere(ClientTotals(prompt=50))
+    Spending(tmp_path, "app", "1").everywhere(ClientTotals(prompt=10))
+    assert spending.before().prompt == 50

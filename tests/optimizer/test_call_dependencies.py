@@ -69,3 +69,17 @@ def test_a_conjunction_is_estimated_term_by_term():
     assert plan["estimate"]["distinct"] == 50
     assert sorted(plan["order"]) == [0, 1]
     assert plan["estimate"]["prompt_tokens"] > 50 * len("Good?") / 4
+
+
+def test_declared_dependencies_act_without_a_sample():
+    """The determined field leads what determines it, and the field of which nothing is known follows."""
+    params = {
+        "calls": [json.loads(spec("review", "title", "info").to_json())],
+        "sql": SQL.replace("m.info, m.title", "m.title, m.info"),
+    }
+    [plan] = answer(json.dumps({"method": "plan", "params": params}).encode())["result"]["calls"]
+    assert list(plan["order"]) == [2, 1, 0]
+    assert list(plan["reasons"]) == ["fields by declared dependencies: info, title, review"]
+    params["calls"] = [json.loads(spec("review", "title", "info", field_order="fixed").to_json())]
+    [plan] = answer(json.dumps({"method": "plan", "params": params}).encode())["result"]["calls"]
+    assert list(plan["order"]) == [0, 1, 2]

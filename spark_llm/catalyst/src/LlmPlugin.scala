@@ -11,9 +11,15 @@ import scala.jdk.CollectionConverters._
 import org.apache.spark.{SparkConf, TaskContext}
 import org.apache.spark.api.plugin.{DriverPlugin, ExecutorPlugin, PluginContext, SparkPlugin}
 
-/** `spark.plugins=io.sparkllm.catalyst.LlmPlugin` keeps a host's engine worker alive as long as the executor. */
+/**
+ * `spark.plugins=io.sparkllm.catalyst.LlmPlugin` keeps a host's engine worker alive as long as the executor, and makes a
+ * query's budget one for all hosts.
+ */
 class LlmPlugin extends SparkPlugin {
-  override def driverPlugin(): DriverPlugin = null
+  override def driverPlugin(): DriverPlugin = new DriverPlugin {
+    private val ledger = new Ledger
+    override def receive(message: AnyRef): AnyRef = message match { case spent: Spent => ledger.add(spent) }
+  }
   override def executorPlugin(): ExecutorPlugin = new WorkerKeeper
 }
 
@@ -24,11 +30,11 @@ class LlmPlugin extends SparkPlugin {
 class WorkerKeeper extends ExecutorPlugin {
   private val RenewSeconds = 5L
   private val LookMillis = 100L
-  private val timer = Executors.newSingleThreadScheduledExecutor { task =>
+  private val timer = Executors.newScheduledThreadPool(2, { (task: Runnable) =>
     val thread = new Thread(task, "spark-llm lease")
     thread.setDaemon(true)
     thread
-  }
+  })
   private var conf = new SparkConf(false)
   private val killed = new KilledTasks(() => WorkerKeeper.lease(conf))
 
@@ -37,6 +43,8 @@ class WorkerKeeper extends ExecutorPlugin {
     if (setting(conf, "worker.eager").toBoolean) startWorker(context)
     timer.scheduleAtFixedRate(() => renew(), 0, RenewSeconds, TimeUnit.SECONDS)
     timer.scheduleWithFixedDelay(() => killed.look(), LookMillis, LookMillis, TimeUnit.MILLISECONDS)
+    val spent = new SpentTokens(context, () => WorkerKeeper.lease(conf))
+    timer.scheduleWithFixedDelay(() => spent.look(), LookMillis, LookMillis, TimeUnit.MILLISECONDS)
   }
 
   override def onTaskStart(): Unit = Option(TaskContext.get()).foreach(killed.started)

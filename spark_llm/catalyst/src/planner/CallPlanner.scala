@@ -25,7 +25,11 @@ final case class CallPlanner(session: SparkSession) {
    * @param reason what the rules did with the call, for EXPLAIN
    */
   def apply(ask: Ask, input: LogicalPlan, reason: String): Ask = {
-    val plans = sampled(ask, input).flatMap { case (sample, places) => planned(ask.calls, sample, places) }
+    val plans = sampled(ask, input) match {
+      case Right((sample, places)) => planned(ask.calls, sample, places)
+      case Left(why) if LlmConf.optimizes("order") && LlmConf.text("dependencies").nonEmpty => declared(ask.calls, why)
+      case Left(why) => Left(why)
+    }
     var index = -1
     ask.mapCalls { call =>
       index += 1
@@ -57,6 +61,19 @@ final case class CallPlanner(session: SparkSession) {
     if (conditions.exists(_.isEmpty)) input else Filter(conditions.flatten.distinctBy(_.canonicalized).reduce(Or(_, _)), input)
   }
 
+  /** Without a sample, what is declared of the fields still says which of them go together. */
+  private def declared(calls: Seq[LlmCall], why: String): Either[String, Seq[CallPlan]] =
+    request(Map("calls" -> calls.map(CallSpec.of), "sql" -> calls.flatMap(_.origin.sqlText).headOption)).map { answer =>
+      read(answer, Map.empty).map(plan => plan.copy(reasons = plan.reasons :+ s"no sample: $why"))
+    }
+
+  private def request(params: Map[String, Any]): Either[String, JsonNode] =
+    process(session).request("plan", params, LlmConf.integer("planner.timeoutSeconds")) match {
+      case Left(why) => Left(s"the planner failed: $why")
+      case Right(answer) if answer.has("error") => Left(refused(answer.get("error")))
+      case Right(answer) => Right(answer)
+    }
+
   private def planned(calls: Seq[LlmCall], sample: ArgumentSample, places: Seq[Seq[Int]]): Either[String, Seq[CallPlan]] = {
     def counted[T](place: Seq[Int])(value: T) = Option.when(place.distinct.size == sample.columns.size)(value)
     val params = Map[String, Any](
@@ -68,29 +85,26 @@ final case class CallPlanner(session: SparkSession) {
       "streams" -> CallPlanner.tasks(session),
       "hosts" -> CallPlanner.hosts(session),
       "sql" -> calls.flatMap(_.origin.sqlText).headOption)
-    process(session).request("plan", params, LlmConf.integer("planner.timeoutSeconds")) match {
-      case Left(why) => Left(s"the planner failed: $why")
-      case Right(answer) if answer.has("error") => refused(answer.get("error"))
-      case Right(answer) =>
-        for ((call, place) <- calls.zip(places)) samples.put(asked(Json.of(CallSpec.of(call))), place.map(sample.columns))
-        Right(read(answer, sample))
+    request(params).map { answer =>
+      for ((call, place) <- calls.zip(places)) samples.put(asked(Json.of(CallSpec.of(call))), place.map(sample.columns))
+      read(answer, Map("distinct_bound" -> sample.distinctBound, "argument_bytes" -> sample.bytesPerRow))
     }
   }
 
-  private def read(answer: JsonNode, sample: ArgumentSample): Seq[CallPlan] =
+  private def read(answer: JsonNode, known: Map[String, Double]): Seq[CallPlan] =
     answer.get("result").get("calls").elements.asScala.map { plan =>
       val estimate = plan.get("estimate").properties.asScala.map(e => e.getKey -> e.getValue.asDouble).toMap
       CallPlan(
         plan.get("order").elements.asScala.map(_.asInt).toSeq,
         plan.get("reasons").elements.asScala.map(_.asText).toSeq,
-        estimate ++ Map("distinct_bound" -> sample.distinctBound, "argument_bytes" -> sample.bytesPerRow))
+        estimate ++ known)
     }.toSeq
 
   /** A call that the planner finds unusable is the user's error; anything else only costs the plan. */
-  private def refused(error: JsonNode): Either[String, Seq[CallPlan]] = {
+  private def refused(error: JsonNode): String = {
     val condition = error.get("condition").asText
     if (condition.startsWith("LLM_")) throw LlmErrors.verbatim(error.get("message").asText)
-    Left(s"the planner failed: ${error.get("message").asText}")
+    s"the planner failed: ${error.get("message").asText}"
   }
 }
 
