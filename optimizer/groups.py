@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from spark_llm.optimizer.columns import Column
+from spark_llm.optimizer.columns import Codes, Column
 
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int32]
@@ -20,11 +20,10 @@ def dense(keys: npt.NDArray[np.int32]) -> Numbers:
     return group.astype(np.int32)
 
 
-def paired(groups: Numbers, codes: Numbers, distinct: int) -> npt.NDArray[np.signedinteger]:
+def paired(groups: Codes, codes: Codes, distinct: int) -> npt.NDArray[np.signedinteger]:
     """One number per pair of group and code, codes being below `distinct`."""
     fits = (int(groups.max(initial=0)) + 1) * distinct < 2**31
-    wide: npt.NDArray[np.signedinteger] = groups if fits else groups.astype(np.int64)
-    return wide * distinct + codes
+    return groups.astype(np.int32 if fits else np.int64, copy=False) * distinct + codes
 
 
 def shared_rows(rows: Numbers, keys: npt.NDArray[np.signedinteger]) -> tuple[Numbers, Ints]:

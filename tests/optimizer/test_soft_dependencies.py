@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from spark_llm.optimizer.field_order import choose_field_order, group_field_order
+from spark_llm.optimizer.groups import paired
 from spark_llm.optimizer.partitions import partition_fields
 from spark_llm.optimizer.prefix_tree import prefix_counts, tree_size
 from spark_llm.optimizer.soft_dependencies import soft_dependencies
@@ -63,3 +65,9 @@ def test_counted_values_bound_every_level():
 def test_groups_are_whole_unless_a_task_would_be_late(tasks, fields):
     columns = encoded([TABLE[3], TABLE[2], TABLE[1], TABLE[0]])
     assert partition_fields(columns, tasks) == fields
+
+
+def test_pairs_of_narrow_codes_do_not_overflow():
+    narrow = np.arange(100, dtype=np.int8)
+    for distinct in (100, 1000):
+        assert len(set(paired(narrow[:, None], narrow[None, :], distinct).ravel().tolist())) == 100 * 100
