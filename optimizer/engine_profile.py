@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +73,8 @@ class EngineProfile:
         Tokens of the shortest beginning that the cache serves.
     prices, speed, output
         Money; speed and mean tokens of an answer as measured before, None where nothing was.
+    lengths : mapping
+        By kind of constraint, mean tokens of the answers to other calls, with their `max_tokens`.
     """
 
     count: Callable[[Sequence[str]], Floats] = by_length
@@ -83,6 +85,7 @@ class EngineProfile:
     prices: Prices = Prices()
     speed: Speed | None = None
     output: float | None = None
+    lengths: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
 
 
 def engine_profile(conf: Mapping[str, str]) -> EngineProfile:

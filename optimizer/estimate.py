@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import median
 
 import numpy as np
 from spark_llm.optimizer.arrangement import Blocks, arrange
@@ -18,6 +19,9 @@ from spark_llm.optimizer.statistics import estimate_distinct
 from spark_llm.optimizer.window import plan_window
 
 _CONSTANT = ""  # the piece that all prompts begin with; no segment is empty
+
+CUT_OFF = 0.9
+"""Of max_tokens: answers that take more on the mean were mostly cut off, and how long they would be is not known."""
 
 UNBOUNDED_ANSWER = 0.5
 """Of max_tokens, what an answer is expected to take that nothing bounds and that nobody measured yet."""
@@ -145,7 +149,9 @@ def _answer_tokens(prompt: Prompt, engine: EngineProfile) -> float:
     constraint = prompt.call["constraint"]
     if constraint["kind"] == "choices":
         return min(float(engine.count(list(constraint["value"])).mean()), most)
-    return most * UNBOUNDED_ANSWER
+    others = engine.lengths.get(constraint["kind"], ())
+    likely = [most if mean > CUT_OFF * bound else min(mean, most) for mean, bound in others]
+    return median(likely) if likely else most * UNBOUNDED_ANSWER
 
 
 def kept(window: Window, engine: EngineProfile, constant: float, streams: int) -> float:

@@ -40,6 +40,10 @@ class Measured:
         """Mean tokens of an answer to a call that was asked before."""
         return self._raw.get("answers", {}).get(call_id)
 
+    def lengths(self) -> dict[str, list[tuple[float, float]]]:
+        """By kind of constraint, mean tokens of an answer and `max_tokens` of the latest calls."""
+        return {kind: [(mean, most) for mean, most in found] for kind, found in self._raw.get("lengths", {}).items()}
+
     @property
     def characters_per_token(self) -> float:
         return self._raw.get("characters_per_token", CHARACTERS_PER_TOKEN)
@@ -55,7 +59,12 @@ class Calibration:
         return Measured(self._read().get(model, {}))
 
     def record(
-        self, model: str, call_id: str | None, measured: Mapping[str, float], prompt_ratio: float | None = None
+        self,
+        model: str,
+        call_id: str | None,
+        measured: Mapping[str, float],
+        prompt_ratio: float | None = None,
+        bound: tuple[str, int] | None = None,
     ) -> None:
         """Add what a query measured.
 
@@ -69,6 +78,8 @@ class Calibration:
             `calls`, `prompt`, `cached` and `output` tokens, `seconds`.
         prompt_ratio : float, optional
             Measured over predicted prompt tokens of a call, where they were predicted from characters.
+        bound : tuple of str and int, optional
+            The kind of the call's constraint, and its `max_tokens`: what other calls of the kind are expected to take.
         """
         everything = self._read()
         entry = everything.setdefault(model, {})
@@ -80,7 +91,11 @@ class Calibration:
             answers = entry.get("answers", {})
             answers.pop(call_id, None)
             kept = list(answers.items())[-KEPT_CALLS + 1 :]
-            entry["answers"] = {**dict(kept), call_id: measured["output"] / measured["calls"]}
+            mean = measured["output"] / measured["calls"]
+            entry["answers"] = {**dict(kept), call_id: mean}
+            if bound:
+                lengths = entry.setdefault("lengths", {})
+                lengths[bound[0]] = [*lengths.get(bound[0], []), (mean, bound[1])][-KEPT_QUERIES:]
         if prompt_ratio:
             entry["characters_per_token"] = Measured(entry).characters_per_token / prompt_ratio
         self._write(everything)

@@ -16,6 +16,7 @@ from spark_llm.conf import PREFIX, Settings
 from spark_llm.optimizer import serve
 from spark_llm.optimizer.core import CallSpec
 from spark_llm.optimizer.engine_profile import EngineProfile, Speed, engine_profile
+from spark_llm.optimizer.prompts import prepare
 from spark_llm.serving.core import EngineFailure, ModelRef
 from spark_llm.serving.footprint import MAX_DEFAULT_KV_TOKENS
 from spark_llm.serving.models.directory import find_model
@@ -43,7 +44,7 @@ def profile(spec: CallSpec) -> EngineProfile:
         frame = _frame(directory, system, chat=settings.flag("chat"))
         found = replace(found, count=_counter(_tokenizer(directory)), frame=frame)
     speed = measured.speed() or (EMBEDDED if model.engine == "native" and model.name == "default" else None)
-    return replace(found, speed=speed, output=measured.output_tokens(spec.call_id))
+    return replace(found, speed=speed, output=measured.output_tokens(spec.call_id), lengths=measured.lengths())
 
 
 def record(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +59,11 @@ def record(params: Mapping[str, Any]) -> dict[str, Any]:
     if spec and spec.plan and measured["calls"] and _directory(settings.model(spec.options.get("model"))) is None:
         predicted = spec.plan.estimate.get("prompt_tokens", 0) / max(spec.plan.estimate.get("distinct", 0), 1)
         ratio = measured["prompt"] / measured["calls"] / predicted if predicted else None
-    _calibration(settings).record(model, spec.call_id if spec else None, measured, ratio)
+    bound = None
+    if spec and not spec.terms:
+        asked = prepare(replace(spec, plan=None)).call
+        bound = asked["constraint"]["kind"], asked["max_tokens"]
+    _calibration(settings).record(model, spec.call_id if spec else None, measured, ratio, bound)
     return {}
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from spark_llm.optimizer.core import CallPlan, CallSpec, Field
+from spark_llm.optimizer.plan import plan_call
 from spark_llm.serving.footprint import MAX_DEFAULT_KV_TOKENS
 
 from spark_llm.calibration import FILE, KEPT_CALLS, Calibration
@@ -77,3 +79,25 @@ def test_the_planner_process_loads_neither_torch_nor_pyspark():
     code = "import sys, spark_llm.planning; print(*{'torch', 'pyspark', 'sqlglot'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60)
     assert done.stdout.strip() == b""
+
+
+def test_answers_to_other_calls_of_the_kind_say_how_long_one_will_be(tmp_path):
+    """Those that `max_tokens` cut off say only that it will be used up."""
+    asked = spec(tmp_path)
+    (tmp_path / "worker").mkdir(mode=0o700)
+
+    def expected(most: int) -> float:
+        call = replace(asked, instruction="Another", options={"max_tokens": most}, plan=None)
+        return plan_call(call, [["a", "b"]], engine=profile(call)).estimate["output_tokens"] / 2
+
+    def measure(most: int, mean: int) -> None:
+        call = replace(asked, options={"max_tokens": most})
+        measured = WORK | {"calls": 10, "output": 10 * mean}
+        record({"calls": [json.loads(call.to_json())], "measured": measured})
+
+    assert expected(100) == 50
+    measure(16, 16)
+    assert (expected(100), expected(16)) == (100, 16)
+    measure(64, 20)
+    measure(64, 24)
+    assert (expected(100), expected(16)) == (24, 16)
