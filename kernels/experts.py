@@ -35,9 +35,7 @@ def experts(
     Tensor
         [T, H] of x's dtype. Tokens are sorted by expert, so that each expert that is chosen multiplies once.
     """
-    weights, picked = torch.softmax(scores.float(), -1).topk(chosen, -1)
-    if normalized:
-        weights = weights / weights.sum(-1, keepdim=True)
+    weights, picked = _route(scores, chosen, normalized)
     order = picked.flatten().argsort(stable=True)
     tokens = order // chosen
     counts = picked.flatten().bincount(minlength=len(gate_up)).tolist()
@@ -62,9 +60,13 @@ def experts_reference(
     activation: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """`experts` by its formula, in float32, every expert for every token."""
-    weights, picked = torch.softmax(scores.float(), -1).topk(chosen, -1)
-    if normalized:
-        weights = weights / weights.sum(-1, keepdim=True)
+    weights, picked = _route(scores, chosen, normalized)
     every = torch.zeros_like(scores, dtype=torch.float32).scatter_(1, picked, weights)
     outs = [activation(x.float() @ g.float().T) @ d.float().T for g, d in zip(gate_up, down, strict=True)]
     return torch.einsum("te,eth->th", every, torch.stack(outs)).to(x.dtype)
+
+
+def _route(scores: Tensor, chosen: int, normalized: bool) -> tuple[Tensor, Tensor]:
+    """Weights and numbers [T, chosen] of each token's experts."""
+    weights, picked = torch.softmax(scores.float(), -1).topk(chosen, -1)
+    return weights / weights.sum(-1, keepdim=True) if normalized else weights, picked

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from spark_llm.kernels.gpu.attend_keys import attend_keys
 from torch import Tensor
 
 BLOCK_N = 64
@@ -58,24 +59,11 @@ def _decode_kernel(
     acc = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     highest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-    for start in range(begin, end, BLOCK_N):
-        keys = start + tl.arange(0, BLOCK_N)
-        inside = keys < end
-        page = tl.load(tables + row * table_stride + keys // P, mask=inside, other=0).to(tl.int64)
-        place = ((page * P + keys % P) * KV_HEADS + head) * D
-        present = inside[:, None] & inside_d[None, :]
-        k = tl.load(k_cache + place[:, None] + at_d[None, :], mask=present, other=0.0)
-        scores = tl.dot(rows_q, tl.trans(k)) * scale
-        if SOFTCAP:
-            scores = softcap * (2.0 * tl.sigmoid(2.0 * scores / softcap) - 1.0)
-        scores = tl.where(inside[None, :], scores * 1.4426950408889634, float("-inf"))
-        top = tl.maximum(highest, tl.max(scores, axis=1))
-        weights = tl.exp2(scores - top[:, None])
-        decay = tl.exp2(highest - top)
-        total = total * decay + tl.sum(weights, axis=1)
-        v = tl.load(v_cache + place[:, None] + at_d[None, :], mask=present, other=0.0)
-        acc = acc * decay[:, None] + tl.dot(weights.to(v.dtype), v)
-        highest = top
+    limit = tl.zeros((BLOCK_M,), tl.int32) + (end - 1)
+    acc, total, highest = attend_keys(
+        acc, total, highest, rows_q, k_cache, v_cache, tables + row * table_stride, begin, end, end, limit, head,
+        scale, softcap, window, KV_HEADS, D, P, BLOCK_N, BLOCK_D, SOFTCAP, True, False,
+    )  # fmt: skip
     result = acc / tl.where(total > 0, total, 1.0)[:, None]
     place_out = (split * rows + row) * KV_HEADS * GROUP + head * GROUP + m
     tl.store(out + place_out[:, None] * D + at_d[None, :], result, mask=held[:, None] & inside_d[None, :])

@@ -9,69 +9,8 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from spark_llm.kernels.gpu.attend_keys import attend_keys
 from torch import Tensor
-
-
-@triton.jit
-def _scores(q, k, visible, scale, softcap, SOFTCAP: tl.constexpr, MASKED: tl.constexpr):
-    """Scores in units of log 2, -inf where hidden."""
-    scores = tl.dot(q, k) * scale
-    if SOFTCAP:
-        scores = softcap * (2.0 * tl.sigmoid(2.0 * scores / softcap) - 1.0)
-    scores = scores * 1.4426950408889634
-    if MASKED:
-        scores = tl.where(visible, scores, float("-inf"))
-    return scores
-
-
-@triton.jit
-def _attend_keys(
-    acc,
-    total,
-    highest,
-    q,
-    k_cache,
-    v_cache,
-    table,
-    begin,
-    end,
-    last,
-    limit,  # [BLOCK_M]: the last key that each row sees
-    head,
-    scale,
-    softcap,
-    window,
-    KV_HEADS: tl.constexpr,
-    D: tl.constexpr,
-    P: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    SOFTCAP: tl.constexpr,
-    MASKED: tl.constexpr,
-    WINDOW: tl.constexpr,
-):
-    """Take in keys begin:end; without MASKED, all of them are seen by all rows."""
-    at_d = tl.arange(0, BLOCK_D)
-    for start in range(begin, end, BLOCK_N):
-        keys = start + tl.arange(0, BLOCK_N)
-        inside = keys < last
-        page = tl.load(table + keys // P, mask=inside, other=0).to(tl.int64)
-        place = ((page * P + keys % P) * KV_HEADS + head) * D
-        held = inside[:, None] & (at_d < D)[None, :]
-        k = tl.load(k_cache + place[:, None] + at_d[None, :], mask=held, other=0.0)
-        visible = inside[None, :] & (keys[None, :] <= limit[:, None])
-        if WINDOW:
-            visible = visible & (keys[None, :] > limit[:, None] - window)
-        scores = _scores(q, tl.trans(k), visible, scale, softcap, SOFTCAP, MASKED)
-        top = tl.maximum(highest, tl.max(scores, axis=1))
-        safe = tl.where(top == float("-inf"), 0.0, top) if MASKED else top
-        weights = tl.exp2(scores - safe[:, None])
-        decay = tl.exp2(highest - safe)
-        total = total * decay + tl.sum(weights, axis=1)
-        v = tl.load(v_cache + place[:, None] + at_d[None, :], mask=held, other=0.0)
-        acc = acc * decay[:, None] + tl.dot(weights.to(v.dtype), v)
-        highest = top
-    return acc, total, highest
 
 
 @triton.jit
@@ -130,11 +69,11 @@ def _segment_kernel(
     whole = start  # keys that all rows of the block see, in whole blocks
     if not WINDOW:
         whole = start + (tl.maximum(tl.minimum(lowest + 1, last) - start, 0) // BLOCK_N) * BLOCK_N
-        acc, total, highest = _attend_keys(
+        acc, total, highest = attend_keys(
             acc, total, highest, rows_q, k_cache, v_cache, table, start, whole, last, limit, head, scale, softcap,
             window, KV_HEADS, D, P, BLOCK_N, BLOCK_D, SOFTCAP, False, False,
         )  # fmt: skip
-    acc, total, highest = _attend_keys(
+    acc, total, highest = attend_keys(
         acc, total, highest, rows_q, k_cache, v_cache, table, whole, upmost, last, limit, head, scale, softcap,
         window, KV_HEADS, D, P, BLOCK_N, BLOCK_D, SOFTCAP, True, WINDOW,
     )  # fmt: skip
