@@ -2,11 +2,12 @@
 
     python benchmarks/engine.py --workload filter --rows 500 --vs vllm --json
 
-Makes a seeded random-weight Llama of 56 million parameters and a tokenizer trained on the table. Each pair asks another
-question, so that no prefix is cached; within a pair both engines answer the same prompts, one after the other, and the
-line is that of the pair with the median ratio. Where one token decides an answer, vLLM is asked for that token alone,
-without a grammar. `mfu`: the time of the prompt's matrix products at the rate of `torch.mm(out=)`, over the whole time;
-`linears_mfu`: the same over the time that the engine's own products take, all layers in turn at 2,048 rows.
+Makes a seeded random-weight Llama of 56 million parameters and a tokenizer trained on the table; several workloads are
+answered one after the other, each in pairs that ask another question, so that no prefix is cached. Within a pair both
+engines answer the same prompts, and a workload's line is that of the pair with the median ratio. Where one token
+decides an answer, vLLM is asked for that token alone, without a grammar. `mfu`: the time of the prompt's matrix
+products at the rate of `torch.mm(out=)`, over the whole time; `linears_mfu`: the same over the time that the engine's
+own products take, all layers in turn at 2,048 rows.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 
 import pyarrow as pa
 from checkpoint import CONFIG, write_checkpoint
+from emit import emit
 from spark_llm.optimizer.columns import encode_window
 from spark_llm.optimizer.core import CallSpec, Field
 from spark_llm.optimizer.layout import lay_out
@@ -58,6 +60,8 @@ WORKLOADS = {
     "summarize": Call("s", max_tokens=32),
 }
 ONE_TOKEN = ("filter", "classify")
+ROWS = 500
+"""A fifth of them where more than one token decides: vLLM takes minutes."""
 QUESTIONS = (
     "Is the movie suitable for kids?",
     "Would a critic recommend it?",
@@ -68,28 +72,24 @@ QUESTIONS = (
     "Judge the direction.",
     "Compare it with its genre.",
 )
-"""One per pair in turn."""
+"""One per pair in turn, behind the workload's name."""
 
 
 def main() -> None:
     arguments = parse_arguments()
     with tempfile.TemporaryDirectory() as name:
-        lines = list(measure(arguments, Path(name)))
-    by_ratio = sorted(lines, key=lambda line: line.get("ratio") or line["native_rows_per_s"])
-    median = by_ratio[len(lines) // 2]
-    if arguments.vs:  # all pairs, in the order in which they ran
-        median |= {name + "s": [line[name] for line in lines] for name in ("ratio", "cpu_ratio")}
-    results = HERE / "results"
-    results.mkdir(exist_ok=True)
-    with (results / "engine.jsonl").open("a") as out:
-        out.write(json.dumps(median) + "\n")
-    print(json.dumps(median) if arguments.json else "\n".join(f"{k:>24}  {v}" for k, v in median.items()))
+        for lines in measure(arguments, Path(name)):
+            by_ratio = sorted(lines, key=lambda line: line.get("ratio") or line["native_rows_per_s"])
+            median = by_ratio[len(lines) // 2]
+            if arguments.vs:  # all pairs, in the order in which they ran
+                median |= {name + "s": [line[name] for line in lines] for name in ("ratio", "cpu_ratio")}
+            emit(median, HERE / "results" / "engine.jsonl", as_json=arguments.json)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workload", choices=list(WORKLOADS), default="filter")
-    parser.add_argument("--rows", type=int, help="500 where one token decides, else 100: vLLM takes minutes")
+    parser.add_argument("--workload", choices=list(WORKLOADS), nargs="+", default=["filter"])
+    parser.add_argument("--rows", type=int, help="500 where one token decides an answer, else 100")
     parser.add_argument("--sample", action="store_true", help="draw the rows from the whole table, not its beginning")
     parser.add_argument("--vs", choices=["vllm"], help="the other engine; without it the native one runs alone")
     parser.add_argument("--model", help="a model directory or 'default' instead of the benchmark's own checkpoint")
@@ -98,45 +98,44 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--vllm-args", type=json.loads, default={}, help="settings of vLLM, as JSON")
     parser.add_argument("--vllm-python", default=str(HERE.parent / ".venvs" / "vllm" / "bin" / "python"))
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
-    arguments = parser.parse_args()
-    arguments.rows = arguments.rows or (500 if arguments.workload in ONE_TOKEN else 100)
-    return arguments
+    return parser.parse_args()
 
 
-def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
-    source, table = read_table(arguments)
+def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[list[dict[str, Any]]]:
+    """One line a pair, for each workload in turn, by the same two engines."""
+    source, table = read_table(arguments.rows or ROWS, sample=arguments.sample)
     texts = (value for column in table.columns for value in column.to_pylist() if value)
     model = arguments.model or str(write_checkpoint(folder / "model", texts))
-    call, threads = WORKLOADS[arguments.workload], os.cpu_count() or 1
+    threads = os.cpu_count() or 1
     settings = {"dtype": "bfloat16", "kv_tokens": KV_TOKENS, "threads": threads, **arguments.args}
     native = Child(ModelRef(model, "native", "", settings), sys.executable, folder)
     other = Child(vllm_reference(arguments, model), arguments.vllm_python, folder) if arguments.vs else None
     try:
-        for pair in range(arguments.pairs):
-            question = QUESTIONS[pair % len(QUESTIONS)]
-            path = folder / "requests.json"
-            instruction, requests = prompts(arguments.workload, question, table)
-            path.write_text(json.dumps(requests))
-            call = replace(call, instruction=instruction)
-            ours = native.run({"call": call.to_dict(), "requests": str(path)})
-            theirs = None
-            if other is not None:
-                simple = replace(call, constraint=Constraint(), max_tokens=1)
-                asked = simple if arguments.workload in ONE_TOKEN else call
-                theirs = other.run({"call": asked.to_dict(), "requests": str(path)})
-            rates = native.run({"peak": {"shapes": weight_shapes(), "rows": 2048, "repeats": 5}})
-            yield {
-                "workload": arguments.workload,
-                "table": source,
-                "sample": arguments.sample,
-                "rows": len(requests),
-                "threads": threads,
-                "native_load_s": native.load_s,
-                **line(ours, theirs, len(requests), rates, arguments.workload in ONE_TOKEN),
-            }
+        for workload in arguments.workload:
+            rows = table if arguments.rows or workload in ONE_TOKEN else table.slice(0, len(table) // 5)
+            about = {"workload": workload, "table": source, "sample": arguments.sample, "threads": threads}
+            about |= {"native_load_s": native.load_s}
+            pairs = range(arguments.pairs)
+            yield [about | measure_pair(workload, pair, rows, native, other, folder) for pair in pairs]
     finally:
         for child in filter(None, (native, other)):
             child.close()
+
+
+def measure_pair(
+    workload: str, pair: int, table: pa.Table, native: Child, other: Child | None, folder: Path
+) -> dict[str, Any]:
+    path, question = folder / "requests.json", f"To {workload}: {QUESTIONS[pair % len(QUESTIONS)]}"
+    instruction, requests = prompts(workload, question, table)
+    path.write_text(json.dumps(requests))
+    call = replace(WORKLOADS[workload], instruction=instruction)
+    ours = native.run({"call": call.to_dict(), "requests": str(path)})
+    theirs = None
+    if other is not None:
+        asked = replace(call, constraint=Constraint(), max_tokens=1) if workload in ONE_TOKEN else call
+        theirs = other.run({"call": asked.to_dict(), "requests": str(path)})
+    rates = native.run({"peak": {"shapes": weight_shapes(), "rows": 2048, "repeats": 5}})
+    return {"rows": len(requests), **line(ours, theirs, len(requests), rates, workload in ONE_TOKEN)}
 
 
 def line(
@@ -179,11 +178,11 @@ def parsed(answer: str | None) -> Any:
         return answer
 
 
-def read_table(arguments: argparse.Namespace) -> tuple[str, pa.Table]:
-    if not arguments.sample:
-        return movies(arguments.rows)
+def read_table(rows: int, *, sample: bool) -> tuple[str, pa.Table]:
+    if not sample:
+        return movies(rows)
     source, table = movies(15000)
-    return source, table.take(pa.array(random.Random(5).sample(range(table.num_rows), arguments.rows)))
+    return source, table.take(pa.array(random.Random(5).sample(range(table.num_rows), rows)))
 
 
 def prompts(workload: str, question: str, table: pa.Table) -> tuple[str, list[list[str]]]:
