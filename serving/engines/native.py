@@ -205,10 +205,9 @@ class NativeEngine:
             for (sequence, generation), (request_id, at), token in zip(due, places, tokens, strict=True):
                 accepted = generation.extend(token)
                 sequence.extend(accepted)
-                place = request_id, sequence.branch(at, accepted)
                 if generation.finish_reason is not None:
                     self._end(sequence, generation)
-                elif place in row_of:
+                elif sequence.ahead and (place := (request_id, sequence.branch(at, accepted))) in row_of:
                     reached.append(place)
                 else:
                     sequence.ahead = generation.ahead

@@ -141,11 +141,10 @@ class Scheduler:
     def _look_ahead(self, step: Step, budget: int) -> tuple[int, list[Pages]]:
         """Schedule what may follow the sequences' last tokens, too, in pages that are lent for this step."""
         lent: list[Pages] = []
-        for chunk in list(step.chunks):
-            sequence = chunk.sequence
-            ahead = sequence.ahead if chunk.is_last else ()
+        for chunk in [chunk for chunk in step.chunks if chunk.sequence.ahead and chunk.is_last]:
+            ahead = chunk.sequence.ahead
             tokens = sum(len(branch.tokens) for branch in ahead)
-            if ahead and tokens <= budget and max(branch.end for branch in ahead) <= sequence.room:
+            if tokens <= budget and max(branch.end for branch in ahead) <= chunk.sequence.room:
                 pages = self._branch_off(step, chunk, ahead)
                 lent += pages
                 budget -= tokens if pages else 0
