@@ -23,7 +23,8 @@ def dense(keys: npt.NDArray[np.int32]) -> Numbers:
 def paired(groups: Codes, codes: Codes, distinct: int) -> npt.NDArray[np.signedinteger]:
     """One number per pair of group and code, codes being below `distinct`."""
     fits = (int(groups.max(initial=0)) + 1) * distinct < 2**31
-    return groups.astype(np.int32 if fits else np.int64, copy=False) * distinct + codes
+    wide: Codes = groups.astype(np.int32 if fits else np.int64, copy=False)
+    return wide * distinct + codes
 
 
 def shared_rows(rows: Numbers, keys: npt.NDArray[np.signedinteger]) -> tuple[Numbers, Ints]:

@@ -18,7 +18,7 @@ import org.apache.spark.api.plugin.{DriverPlugin, ExecutorPlugin, PluginContext,
 class LlmPlugin extends SparkPlugin {
   override def driverPlugin(): DriverPlugin = new DriverPlugin {
     private val ledger = new Ledger
-    override def receive(message: AnyRef): AnyRef = message match { case spent: Spent => ledger.add(spent) }
+    override def receive(message: AnyRef): AnyRef = ledger.add(message.asInstanceOf[Spent])
   }
   override def executorPlugin(): ExecutorPlugin = new WorkerKeeper
 }
