@@ -15,7 +15,7 @@ from itertools import product
 from operator import attrgetter
 
 import numpy as np
-from spark_llm.optimizer.arrangement import Blocks, Numbers, Orders, arrange, number_cells
+from spark_llm.optimizer.arrangement import Blocks, Bools, Numbers, Orders, arrange, number_cells
 from spark_llm.optimizer.columns import Column
 from spark_llm.optimizer.field_order import rank_columns
 from spark_llm.optimizer.greedy import greedy_orders, group_pinned
@@ -144,8 +144,13 @@ def _leaves_room(columns: Sequence[Column], hits: float) -> bool:
     """Whether much repeated text is not shared yet, in a table that can be nested in bounded time."""
     if len(columns[0].codes) > NESTED_ROWS:
         return False
-    repeated = sum(int(column.lengths[column.codes].sum()) - int(column.lengths.sum()) for column in columns)
+    repeated = sum(int(c.lengths[c.codes].sum()) - int(c.lengths[_used(c)].sum()) for c in columns)
     return hits < _ROOM * repeated
+
+
+def _used(column: Column) -> Bools:
+    """Which values some row has; a part of a window need not have all."""
+    return np.bincount(column.codes, minlength=len(column.lengths)) > 0
 
 
 def _nested(columns: Sequence[Column], given: Orders, pinned: int) -> Orders:
@@ -167,5 +172,5 @@ def _by_statistics(columns: Sequence[Column], given: Orders, pinned: int) -> Ord
     order = given[pinned:]
     chosen = [columns[column] for column in order]
     mean = np.array([column.lengths[column.codes].mean() for column in chosen])
-    copies = np.array([len(column.codes) / len(column.lengths) for column in chosen])
+    copies = np.array([len(column.codes) / np.count_nonzero(_used(column)) for column in chosen])
     return np.concatenate([given[:pinned], order[rank_columns(mean, copies)]])

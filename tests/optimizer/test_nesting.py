@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise, takewhile
 
 import numpy as np
@@ -96,3 +97,13 @@ def test_nesting_shares_more_of_retrieved_contexts(monkeypatch):
     monkeypatch.setattr(element_order, "ARRAYS", 0)
     assert ordered > hit_rate(columns)
     assert unordered > hit_rate([encode_unordered(arrays, "contexts: ")]) + 0.01
+
+
+def test_values_that_no_row_has_change_no_plan():
+    """A part of an encoded window keeps the values of all its rows."""
+    random = np.random.default_rng(5)
+    rows = [[f"passage {number} of some length" for number in random.integers(0, 60, 3)] for _ in range(400)]
+    whole = [encode(pa.array(values), f"{i}: ", str) for i, values in enumerate(zip(*rows, strict=True))]
+    alone = [encode(pa.array(values), f"{i}: ", str) for i, values in enumerate(zip(*rows[:80], strict=True))]
+    part = [replace(column, codes=column.codes[:80]) for column in whole]
+    assert plan_window(part, range(3)).hits == plan_window(alone, range(3)).hits
