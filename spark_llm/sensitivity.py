@@ -50,7 +50,7 @@ def order_sensitivity(df: DataFrame, n: int = 100) -> list[OrderSensitivity]:
     Raises
     ------
     LlmError
-        `LLM_EXTENSION_MISSING` where the query is not planned by the extension in this process's JVM.
+        `LLM_NEEDS_CLASSIC` over Spark Connect, `LLM_EXTENSION_MISSING` where the extension does not plan the query.
     ValueError
         `n` is not positive.
 
@@ -62,7 +62,9 @@ def order_sensitivity(df: DataFrame, n: int = 100) -> list[OrderSensitivity]:
         msg = f"n must be at least 1, got {n}"
         raise ValueError(msg)
     frame: Any = df
-    if route_of(frame.sparkSession) != "extension" or not hasattr(frame, "_jdf"):
+    if not hasattr(frame, "_jdf"):
+        raise LlmError("LLM_NEEDS_CLASSIC", function="order_sensitivity")
+    if route_of(frame.sparkSession) != "extension":
         raise LlmError("LLM_EXTENSION_MISSING", settings=" ".join(f"--conf {k}={v}" for k, v in settings().items()))
     asked = frame.sparkSession._jvm.io.sparkllm.catalyst.report.OrderSensitivity.ask(frame._jdf.queryExecution(), n)
     return [_compared(call) for call in json.loads(asked)]

@@ -69,9 +69,7 @@ def test_explain_asks_nothing(remote):
     else:
         with pytest.raises(LlmError, match=r"(?s)LLM_EXTENSION_MISSING.*spark\.jars"):
             spark_llm.explain(query, remote.spark)
-    with pytest.raises(
-        LlmError, match="LLM_EXTENSION_MISSING"
-    ):  # a sample is asked through the JVM of a classic session
+    with pytest.raises(LlmError, match=r"(?s)LLM_NEEDS_CLASSIC.*field_order => 'fixed'"):
         spark_llm.order_sensitivity(remote.spark.table("reviews"))
     assert remote.calls.count == 0
 
