@@ -55,7 +55,9 @@ class Spending:
         if sum(tokens) < sum(_read(self._own) or (0, 0, 0)):
             self._own.touch()  # says that a task is at work, which wants to hear of the others
             return
-        self._own.parent.mkdir(parents=True, exist_ok=True)
+        if not self._own.parent.parent.is_dir():
+            return  # no worker yet: its folder is the worker's to create
+        self._own.parent.mkdir(mode=0o700, exist_ok=True)
         draft = self._own.with_suffix(f".{os.getpid()}")
         draft.write_text(" ".join(map(str, tokens)))
         draft.replace(self._own)
