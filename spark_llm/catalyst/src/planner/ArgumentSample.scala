@@ -73,7 +73,7 @@ final class ArgumentSampler(session: SparkSession) {
   }
 
   private def summary(sketch: TupleSketch, read: Double, plan: LogicalPlan): ArgumentSample = {
-    if (read == 1.0) ArgumentSample(sketch.sample, sketch.rows.toDouble, sketch.distinct, Some(sketch.distinctValues))
+    if (read == 1.0) ArgumentSample(sketch.sample, sketch.rows.toDouble, math.min(sketch.distinct, sketch.rows.toDouble), Some(sketch.distinctValues))
     else {
       val rows = plan.stats.rowCount.fold(sketch.rows / read)(_.toDouble)
       // Haas et al., VLDB 1995, as in optimizer/statistics.py

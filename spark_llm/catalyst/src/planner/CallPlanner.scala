@@ -22,9 +22,8 @@ final case class CallPlanner(session: SparkSession) {
 
   /**
    * @param input the rows that the calls see, before any rewrite of calls below them
-   * @param reason what the rules did with the call, for EXPLAIN
    */
-  def apply(ask: Ask, input: LogicalPlan, reason: String): Ask = {
+  def apply(ask: Ask, input: LogicalPlan): Ask = {
     val plans = sampled(ask, input) match {
       case Right((sample, places)) => planned(ask.calls, sample, places)
       case Left(why) if LlmConf.optimizes("order") && LlmConf.text("dependencies").nonEmpty => declared(ask.calls, why)
@@ -35,7 +34,7 @@ final case class CallPlanner(session: SparkSession) {
       index += 1
       val plan = plans.fold(why => CallPlan(call.arguments.indices, Seq(s"fields as written: $why")), _(index))
       call.copy(params = call.params.copy(plan = Some(plan.copy(reasons =
-        (reason +: call.params.hints.reasons) ++ switchedOff ++ plan.reasons))))
+        call.params.hints.reasons ++ switchedOff ++ plan.reasons))))
     }
   }
 
@@ -110,6 +109,7 @@ final case class CallPlanner(session: SparkSession) {
 
 object CallPlanner {
   private val MaxBroadcastBytes = 256L << 20
+  private val MostlyDistinct = 0.9
   private val samplers = Collections.synchronizedMap(new WeakHashMap[SparkSession, ArgumentSampler]())
   private val KeptSamples = 16
   private val samples = Collections.synchronizedMap(new LinkedHashMap[JsonNode, Seq[Seq[String]]](KeptSamples, 0.75f, true) {
@@ -124,6 +124,12 @@ object CallPlanner {
       val bytes = distinct * estimate.getOrElse("argument_bytes", 0.0)
       distinct <= LlmConf.integer("broadcastRows") && bytes <= MaxBroadcastBytes
     }
+  }
+
+  /** Whether joining answers back would cost more than it saves. */
+  def mostlyDistinct(ask: Ask): Boolean = {
+    val estimate = ask.calls.head.params.plan.map(_.estimate).getOrElse(Map.empty)
+    estimate.get("rows").exists(rows => rows >= LlmConf.integer("inPlaceRows") && estimate.getOrElse("distinct", 0.0) >= MostlyDistinct * rows)
   }
 
   /** Tasks that ask at once. */
