@@ -67,9 +67,12 @@ class IdentityRule:
         return [hashlib.sha256(self.base + b"".join(row)).digest() for row in zip(*parts, strict=True)]
 
     def _parts(self, column: Strings, unordered: bool) -> list[bytes]:
-        values = column.cast(pa.large_binary()).to_pylist()
+        values = column.cast(pa.large_binary())
+        values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+        encoded = values.dictionary_encode(null_encoding="encode")
         part = _array if unordered else _text
-        return [_NULL if value is None else part(value) for value in values]
+        parts = [_NULL if value is None else part(value) for value in encoded.dictionary.to_pylist()]
+        return list(map(parts.__getitem__, encoded.indices.to_pylist()))
 
 
 def _text(value: bytes, mark: bytes = _VALUE) -> bytes:

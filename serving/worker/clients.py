@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-from spark_llm.serving.core import Finished, RowError
+from spark_llm.serving.core import Finished, RowError, Usage
 from spark_llm.serving.totals import ClientTotals, add_totals
 from spark_llm.serving.worker.memo import AnswerMemo
 
@@ -22,7 +22,7 @@ class Client:
     def __init__(self, name: str, pool: str, memo_bytes: int) -> None:
         self.name, self.pool = name, pool
         self.memo = AnswerMemo(memo_bytes)
-        self.totals = ClientTotals()
+        self._found = ClientTotals()
         self.streams = self.asked = 0
         self.last_seen = self.started = time.time()
         self._counts = dict.fromkeys(("rows", "calls", "shared", "prompt", "cached", "output"), 0)
@@ -39,10 +39,18 @@ class Client:
         counts["prompt"] += usage.prompt
         counts["cached"] += usage.cached
         counts["output"] += usage.output
-        self.totals = add_totals(self.totals, 1, [row.error] if row.error else [], [usage])
+        if row.error is not None:
+            self.report(0, [row.error])
 
     def report(self, calls: int, errors: Sequence[RowError]) -> None:
-        self.totals = add_totals(self.totals, calls, errors)
+        """Add what the executor found itself, or errors of rows that are counted."""
+        self._found = add_totals(self._found, calls, errors)
+
+    @property
+    def totals(self) -> ClientTotals:
+        counts, found = self._counts, self._found
+        usage = Usage(counts["prompt"], counts["cached"], counts["output"])
+        return add_totals(found, counts["rows"], [], [usage])
 
     def reopen(self) -> None:
         """A query of the same name after one that has ended (outside of queries the name is the application's)."""

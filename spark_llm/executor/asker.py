@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import tzinfo
+from functools import lru_cache
 from typing import Any
 
 from spark_llm.errors import LlmError
@@ -17,6 +18,8 @@ from spark_llm.serving.exchange import Exchange
 
 Receiver = Callable[[Answer], None]
 POLL_SECONDS = 1.0
+FREQUENT_ANSWERS = 64
+"""Texts whose values are kept, for answers that are mostly equal (labels, booleans)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,8 @@ class Asker:
         record: Callable[[bytes, str], None] | None = None,
     ) -> None:
         self._exchange, self._call, self._client = exchange, call, client
-        self._result_type, self._zone = result_type, zone
+        self._result_type = result_type
+        self._value = lru_cache(FREQUENT_ANSWERS)(lambda text: coerce(text, result_type, zone))
         self._record = record
         self._memory: OrderedDict[bytes, Answer] = OrderedDict()
         self._memory_left = memory_bytes
@@ -104,7 +108,7 @@ class Asker:
             return  # answered before the worker was restarted
         answer = self._answer(finished)
         identity = self._identity_of.pop(finished.request_id, None)
-        free = replace(answer, usage=None)
+        free = Answer(answer.value, answer.error)
         if identity is not None:
             del self._id_of[identity]
             if answer.error is None:
@@ -119,7 +123,7 @@ class Asker:
         if finished.error is not None:
             return Answer(None, finished.error, usage)
         try:
-            return Answer(coerce(finished.text or "", self._result_type, self._zone), None, usage)
+            return Answer(self._value(finished.text or ""), None, usage)
         except Misfit:
             error = self._misfit(finished)
         self._misfits.append(error)
