@@ -50,7 +50,7 @@ style: install ## format and lint
 	$(BIN)/ruff format $(OURS)
 	$(BIN)/ruff check --fix $(OURS)
 
-types: install ## mypy, strict, on our packages
+types: install ## mypy, strict, on our packages and benchmarks
 	@scripts/typecheck.sh
 
 check: install ## format, lint, types and fast tests

@@ -16,6 +16,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def ceilings(bench: Bench) -> None:
     for m, n, k in ((8192, 8192, 8192), (8192, 28672, 4096)):
         a, b = torch.randn(m, k, device=bench.device, dtype=BF16), torch.randn(k, n, device=bench.device, dtype=BF16)
         out = torch.empty(m, n, device=bench.device, dtype=BF16)
-        seconds = timed(lambda a=a, b=b, out=out: torch.mm(a, b, out=out))
+        seconds = timed(partial(torch.mm, a, b, out=out))
         bench.gemm = max(bench.gemm, 2 * m * n * k / seconds)
         bench.add(f"gemm {m}x{n}x{k}", seconds, tflop_per_s=2 * m * n * k / seconds / 1e12)
 
@@ -154,11 +155,11 @@ def pointwise(bench: Bench) -> None:
     check(rotary.rotate(heads[:, :32], cos, sin), rotary.rotate_reference(heads[:, :32], cos, sin))
     bench.moved("rotary", lambda: rotary.rotate(heads[:, :32], cos, sin), 2 * heads[:, :32].numel() * 2)
     k, v = heads[:, 32:40], heads[:, 40:]
-    caches = [torch.zeros(2048, 16, 8, 128, device=bench.device, dtype=BF16) for _ in range(2)]
+    k_cache, v_cache = (torch.zeros(2048, 16, 8, 128, device=bench.device, dtype=BF16) for _ in range(2))
     slots = torch.randperm(2048 * 16, device=bench.device)[:tokens]
-    kv_store.kv_store(k, v, *caches, slots)
-    check(caches[0].view(-1, 8, 128)[slots], k)
-    bench.moved("kv_store", lambda: kv_store.kv_store(k, v, *caches, slots), 4 * k.numel() * 2)
+    kv_store.kv_store(k, v, k_cache, v_cache, slots)
+    check(k_cache.view(-1, 8, 128)[slots], k)
+    bench.moved("kv_store", lambda: kv_store.kv_store(k, v, k_cache, v_cache, slots), 4 * k.numel() * 2)
     logits = torch.randn(256, 128256, device=bench.device)
     masks = torch.randint(-(2**31), 2**31 - 1, (4, 4008), dtype=torch.int32, device=bench.device)
     mask_of = torch.arange(256, device=bench.device) % 5 - 1
@@ -216,7 +217,7 @@ class Attention:
         self.q = torch.randn(requests * queries, 32, 128, device=device, dtype=BF16)
         asked = [Query(r * queries, length - queries, length, table) for r, table in enumerate(tables)]
         alone = [query._replace(table=np.roll(query.table, 1)) for query in asked] if shared else asked
-        options = {"dtype": BF16, "device": device, "heads": (32, 8, 128)}
+        options: dict[str, Any] = {"dtype": BF16, "device": device, "heads": (32, 8, 128)}
         self.batch = PagedBatch.build(asked, page_size, **options)
         self.apart = PagedBatch.build(alone, page_size, **options)
         self.few = min(requests, 4) * queries

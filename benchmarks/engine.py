@@ -229,6 +229,9 @@ class Child:
             text=True,
             env=environment,
         )
+        assert self._process.stdin
+        assert self._process.stdout
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
         self._send(asdict(model))
         self.load_s = round(json.loads(self._receive())["load_s"], 2)
 
@@ -238,16 +241,16 @@ class Child:
         return json.loads(self._receive())
 
     def close(self) -> None:
-        self._process.stdin.close()
+        self._stdin.close()
         self._process.wait(60)
         self._log.close()
 
     def _send(self, message: dict[str, Any]) -> None:
-        self._process.stdin.write(json.dumps(message) + "\n")
-        self._process.stdin.flush()
+        self._stdin.write(json.dumps(message) + "\n")
+        self._stdin.flush()
 
     def _receive(self) -> str:
-        answer = self._process.stdout.readline()
+        answer = self._stdout.readline()
         if not answer:
             self._log.seek(0)
             sys.exit(f"the engine's process ended:\n{self._log.read()[-3000:]}")

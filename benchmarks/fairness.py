@@ -32,13 +32,14 @@ from typing import Any
 from spark_llm.serving.core import ClientRef, ModelRef
 from spark_llm.serving.scheduler.d2lpm import HostDeficits
 from spark_llm.serving.scheduler.dlpm import QUANTUM
+from spark_llm.serving.scheduler.lpm import LongestPrefixMatch
 from spark_llm.serving.scheduler.policies import create_policy
 from spark_llm.serving.scheduler.simulator import GapMeter, SimulatedRequest, Simulator, StepTime, run_hosts
 from spark_llm.serving.worker.package import link_package
 
 HERE = Path(__file__).resolve().parent
 Line = dict[str, Any]
-SIMULATED = {"kv_tokens": 40_000, "step_tokens": 2048, "max_running": 256, "prefixes": 8}
+SIMULATED: dict[str, Any] = {"kv_tokens": 40_000, "step_tokens": 2048, "max_running": 256, "prefixes": 8}
 COUNTS, PROMPT, SHARED, OUTPUT = (600, 200, 200, 200), 1088, 1024, 32
 HEAVY, TOKENS = 800, 32
 RATIO = 8
@@ -83,9 +84,8 @@ def simulator(arguments: argparse.Namespace) -> Iterator[Line]:
         for _ in range(count)
     ]
     for name in chosen(arguments, "fcfs,lpm,vtc,dlpm"):
-        policy = create_policy(name)
-        if name == "lpm":
-            policy._limit = len(requests)  # the order of all of them, whatever that costs
+        # lpm: the order of all of them, whatever that costs
+        policy = LongestPrefixMatch(limit=len(requests)) if name == "lpm" else create_policy(name)
         run = Simulator(policy, **SIMULATED)
         run.submit(requests)
         outcome = run.run()
@@ -209,7 +209,7 @@ def two_queries(context: Any, policy: str, number: int, rows: int, folder: Path)
     from spark_llm.conf import Settings
     from spark_llm.executor.connect import worker_conf
 
-    args = {**SMALL, "policy": policy, "max_running": 16}
+    args: dict[str, Any] = {**SMALL, "policy": policy, "max_running": 16}
     conf = {"spark.llm.engine.args": json.dumps(args), "spark.llm.worker.dir": str(folder / f"worker-{number}")}
     worker = connect(worker_conf(Settings(conf)))
     ask(context, conf, "warm", 20)
