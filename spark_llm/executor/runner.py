@@ -40,8 +40,8 @@ Batch = Sequence[pa.Array]
 MIN_CALLS_FOR_ERROR_RATE = 100
 MEMORY_BYTES = 4 << 20
 """Answers that a task remembers from one window to the next; the worker remembers more, for all tasks."""
-FIRST_ROWS, WINDOW_GROWTH = 256, 4
-"""Rows of a task's first window: the engine begins with them while the next, larger ones are planned."""
+FIRST_ROWS = 1024
+"""Rows of a task's first window: the engine begins with them while the next, larger window is planned."""
 
 
 class Window:
@@ -134,10 +134,12 @@ class CallRunner:
 
     def _sizes(self) -> Iterator[int]:
         most = self.settings.integer("window.rows")
-        size, growth = (self.spec.limit, 2) if self.spec.limit else (FIRST_ROWS, WINDOW_GROWTH)
+        if not self.spec.limit:
+            yield min(FIRST_ROWS, most)
+        size = min(self.spec.limit or most, most)
         while True:
-            yield min(size, most)
-            size *= growth
+            yield size
+            size = min(2 * size, most)
 
     @contextmanager
     def session(self) -> Iterator[Session]:

@@ -229,10 +229,13 @@ def test_calls_without_the_token_are_refused(worker):
         stranger = Endpoint(endpoint.pid, endpoint.location, token)
         with connect(stranger) as client, pytest.raises(flight.FlightUnauthenticatedError):
             list(client.do_action(flight.Action("stats", b""), call_options(stranger)))
-        with connect(stranger) as client:
-            _, reader = client.do_exchange(flight.FlightDescriptor.for_command(b"{}"), call_options(stranger))
-            with pytest.raises(flight.FlightUnauthenticatedError):
-                reader.read_chunk()
+        with connect(stranger) as client, pytest.raises(flight.FlightUnauthenticatedError):
+            _read_stream(client, stranger)
+
+
+def _read_stream(client, endpoint):
+    _, reader = client.do_exchange(flight.FlightDescriptor.for_command(b"{}"), call_options(endpoint))
+    reader.read_chunk()
 
 
 @pytest.mark.parametrize(
