@@ -4,9 +4,10 @@
 
 Prints one JSON line and appends it to benchmarks/results/end_to_end.jsonl. `engine_s` is the direct run; `planning_s`
 ends when Spark has the physical plan; `transport_s` is the rest of `wall_s`: Spark, Python workers, sockets. The
-session is warm: the query has run over 500 other rows. With `--pairs N` the query runs N times, between N + 1 direct
-runs, and each is compared with the mean of its two neighbours, since the speed of a shared machine drifts; the line is
-the one of the median overhead.
+session is warm: `--warm-ups` other questions have been asked about the same table, which leaves neither answers nor
+prefixes to reuse, since the question comes first. With `--pairs N` the query runs N times, between N + 1 direct runs,
+and each is compared with the mean of its two neighbours, since the speed of a shared machine drifts; the line is the
+one of the median overhead.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--order", choices=["planned", "natural", "shuffled"], default="planned")
     parser.add_argument("--model", default="default", help="model directory; the embedded model by default")
     parser.add_argument("--vllm-python", default=str(HERE.parent / ".venvs" / "vllm" / "bin" / "python"))
+    parser.add_argument("--warm-ups", type=int, default=3, help="runs of the query before the first that counts")
     parser.add_argument("--pairs", type=int, default=1, help="runs of the query")
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     return parser.parse_args()
@@ -91,13 +93,12 @@ def measure(arguments: argparse.Namespace, table: pa.Table, folder: Path) -> dic
     conf = session_conf(arguments, folder)
     pq.write_table(table, folder / "movies.parquet", row_group_size=2500)
     fields = ", ".join(table.column_names)
-    query = f"SELECT count(*) FROM {{table}} WHERE llm_filter('{{question}}', {fields})"
-    pq.write_table(with_other_values(table.slice(0, 500)), folder / "warm.parquet")
+    query = f"SELECT count(*) FROM movies WHERE llm_filter('{{question}}', {fields})"
     spark = start(conf, folder)
     try:
-        for name in ("warm", "movies"):
-            spark.read.parquet(str(folder / f"{name}.parquet")).createOrReplaceTempView(name)
-        spark.sql(query.format(table="warm", question="Warm?")).collect()
+        spark.read.parquet(str(folder / "movies.parquet")).createOrReplaceTempView("movies")
+        for turn in range(arguments.warm_ups):
+            spark.sql(query.format(question=f"Warm-up {turn}?")).collect()
         with PeakMemory(driver="SparkSubmit", python_worker="pyspark.daemon", engine="serving.worker") as memory:
             pairs = compare(arguments, spark, query, conf, table, folder)
     finally:
@@ -108,12 +109,6 @@ def measure(arguments: argparse.Namespace, table: pa.Table, folder: Path) -> dic
     return {**median, "overheads": overheads, "peak_mib": peaks}
 
 
-def with_other_values(table: pa.Table) -> pa.Table:
-    """Rows of the same shape that share no prefix with `table`'s."""
-    turned = [[value and value[::-1] for value in column.to_pylist()] for column in table.columns]
-    return pa.table(dict(zip(table.column_names, turned, strict=True)))
-
-
 def compare(
     arguments: argparse.Namespace, spark: Any, query: str, conf: dict[str, str], table: pa.Table, folder: Path
 ) -> list[dict[str, Any]]:
@@ -121,7 +116,7 @@ def compare(
     pairs = []
     before = run_directly(arguments, QUESTIONS[0], conf, table, folder)
     for question in itertools.islice(itertools.cycle(QUESTIONS), arguments.pairs):
-        line = run_through_spark(spark, query.format(table="movies", question=question), conf)
+        line = run_through_spark(spark, query.format(question=question), conf)
         after = run_directly(arguments, question, conf, table, folder)
         engine = (before["engine_s"] + after["engine_s"]) / 2
         pairs.append(
