@@ -66,9 +66,10 @@ def measure(name: str, call: Call, model: str, running: int) -> dict[str, float]
     logits[:, -1] = 9.0
     while engine.stats()["running"] < running:
         engine.step()
-    engine._runner.decoder.forward = Clock(lambda step, _: logits[: len(step.token_ids)].clone())  # type: ignore[method-assign]
+    model_clock = Clock(lambda step, _: logits[: len(step.token_ids)].clone())
+    engine._runner.decoder.forward = model_clock  # type: ignore[assignment,method-assign]
     engine._scheduler.schedule = scheduled = Clock(engine._scheduler.schedule)  # type: ignore[method-assign]
-    model_clock, seconds = engine._runner.decoder.forward, []
+    seconds = []
     for _ in range(STEPS):
         begin, before = time.thread_time(), model_clock.seconds
         engine.step()
