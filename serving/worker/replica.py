@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any, NoReturn
 
 import pyarrow as pa
-from spark_llm.serving.core import Call, ClientRef, Engine, EngineFailure, Finished, ModelRef
+from spark_llm.serving.core import Call, ClientRef, Engine, EngineFailure, ModelRef
 from spark_llm.serving.engines import create_engine
 from spark_llm.serving.protocol import UP, batch_to_requests, failure_to_dict, finished_to_batch
 from spark_llm.serving.worker.frames import Channel
@@ -27,8 +27,6 @@ from spark_llm.errors import redact
 
 Frame = tuple[dict[str, Any], pa.Buffer]
 STATS_SECONDS = 0.5
-ANSWERS_SECONDS = 0.1
-"""While the engine works, answers are sent together so often: each message wakes front and client beside it."""
 
 
 @lru_cache(maxsize=256)
@@ -58,15 +56,12 @@ class Replica:
         head, _ = self._inbox.get()
         engine = _load(ModelRef(**head["model"]))
         self._channel.send({"op": "ready", "capacity": asdict(engine.capacity())})
-        finished: list[Finished] = []
-        sent = time.monotonic()
         while True:
             for head, body in self._arrived(wait=not engine.has_work()):
                 _apply(engine, head, body)
-            finished += engine.step()
-            if finished and (time.monotonic() - sent > ANSWERS_SECONDS or not engine.has_work()):
+            finished = engine.step()
+            if finished:
                 self._channel.send({"op": "finished"}, finished_to_batch(finished))
-                finished, sent = [], time.monotonic()
             self._send_stats(engine)
 
     def _arrived(self, wait: bool) -> Iterator[Frame]:
