@@ -120,7 +120,7 @@ def encode(tokenizer: Tokenizer, seed: str, size: int, draws: int, echoes: float
     prompts = tokenizer.encode_batch(texts)
     answers = tokenizer.encode_batch_fast([e.answer + END for e in drawn])
     return repeated + [
-        Encoded(p.ids, a.ids, tag_places(text, p, e.tags, e.gist))
+        Encoded(p.ids, a.ids, tag_places(text, p, e))
         for text, e, p, a in zip(texts, drawn, prompts, answers, strict=True)
     ]
 

@@ -18,7 +18,7 @@ class Example:
 
     `instruction` is '' where the function's default is meant; `labels` belong to `llm_classify`, `returns` (DDL) to
     `llm_extract`; `fields` are in the order in which the model sees them. `tags` tell phrases of prompt
-    and record, and `gist` (a tag) what the record says on the matter asked.
+    and record, `label_tags` what each label means, and `gist` (a tag) what the record says on the matter asked.
     """
 
     task: str
@@ -30,6 +30,7 @@ class Example:
     returns: str = ""
     system: str = ""
     tags: Tags = ()
+    label_tags: tuple[str, ...] = ()
     gist: str = ""
 
 

@@ -15,9 +15,10 @@ from training.rows import Row
 
 
 def _filter(
-    task: str, asked: str, fields: Mapping[str, Any], answer: bool, row: Row, gist: str = "", wanted: str = "+"
+    task: str, asked: str, fields: Mapping[str, Any], answer: bool, row: Row, gist: str = "", wanted: str = ""
 ) -> Example:
-    tags = (*row.tags, (asked, f"asks{wanted}"))
+    """A question whose end is tagged as a record would be that says what is `wanted`."""
+    tags = (*row.tags, (asked, wanted)) if wanted else row.tags
     return Example(f"filter_{task}", "llm_filter", asked, fields, json.dumps(answer), tags=tags, gist=gist)
 
 
@@ -56,8 +57,8 @@ def filter_sentiment(rng: random.Random, held_out: bool) -> Example:
     if "{review}" in asked and "review" not in fields:
         asked = asked.replace("{review}", "the text")
     polarity = row.facts["polarity"]
-    sign = "+" if wanted == "positive" else "-"
-    return _filter("sentiment", asked, fields, polarity == wanted, row, f"polarity:{polarity}", sign)
+    gist = f"polarity:{polarity}"
+    return _filter("sentiment", asked, fields, polarity == wanted, row, gist, f"polarity:{wanted}")
 
 
 _ASPECT_ASKED: dict[int, tuple[str, ...]] = {
@@ -99,7 +100,7 @@ def filter_aspect(rng: random.Random, held_out: bool) -> Example:
     found = signs.get(name, 0)
     gist = {1: f"{name}+", -1: f"{name}-", 0: "absent"}[found]
     answer = found == wanted if wanted else found != 0
-    return _filter("aspect", asked, some_fields(rng, row, ("review",)), answer, row, gist, "0+-"[wanted])
+    return _filter("aspect", asked, some_fields(rng, row, ("review",)), answer, row, gist, f"{name}{'?+-'[wanted]}")
 
 
 _KIDS_ASKED: dict[bool, tuple[str, ...]] = {
@@ -132,7 +133,7 @@ def filter_audience(rng: random.Random, held_out: bool) -> Example:
     asked = pick(rng, _KIDS_ASKED[wanted], held_out)
     fields = some_fields(rng, row, ("review", "movieinfo", "description"))
     gist = "absent" if kids is None else KIDS_TAGS[bool(kids)]
-    return _filter("audience", asked, fields, kids is wanted, row, gist, "+" if wanted else "-")
+    return _filter("audience", asked, fields, kids is wanted, row, gist, KIDS_TAGS[wanted])
 
 
 _TONE_ASKED = {
@@ -181,10 +182,11 @@ def filter_tone(rng: random.Random, held_out: bool) -> Example:
     if rng.random() < 0.35:
         urgent = row.facts["urgent"]
         gist = "absent" if urgent is None else "urgent+" if urgent else "urgent-"
-        return _filter("tone", pick(rng, _URGENT_ASKED, held_out), fields, urgent is True, row, gist)
+        return _filter("tone", pick(rng, _URGENT_ASKED, held_out), fields, urgent is True, row, gist, "urgent+")
     wanted = rng.choice(sorted(_TONE_ASKED))
     tone = row.facts["tone"]
-    return _filter("tone", pick(rng, _TONE_ASKED[wanted], held_out), fields, tone == wanted, row, f"tone:{tone}")
+    asked = pick(rng, _TONE_ASKED[wanted], held_out)
+    return _filter("tone", asked, fields, tone == wanted, row, f"tone:{tone}", f"tone:{wanted}")
 
 
 _TOPIC_ASKED = (
@@ -205,7 +207,8 @@ def filter_topic(rng: random.Random, held_out: bool) -> Example:
     truth = str(row.facts[fact])
     topic = truth if rng.random() < 0.5 else rng.choice([t for t in topics if t != truth])
     asked = pick(rng, _TOPIC_ASKED, held_out).replace("{t}", topic)
-    return _filter("topic", asked, some_fields(rng, row, needed), topic == truth, row, topic_tag(kind, truth))
+    fields, gist = some_fields(rng, row, needed), topic_tag(kind, truth)
+    return _filter("topic", asked, fields, topic == truth, row, gist, topic_tag(kind, topic))
 
 
 def filter_fact(rng: random.Random, held_out: bool) -> Example:

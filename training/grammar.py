@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 import zlib
@@ -9,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
+_WORD = re.compile(r"[a-z']+")
 
 
 def expand(rng: random.Random, template: str, slots: Mapping[str, str | Sequence[str]]) -> str:
@@ -27,12 +29,32 @@ def expand(rng: random.Random, template: str, slots: Mapping[str, str | Sequence
 
 
 def pick(rng: random.Random, templates: Sequence[str], held_out: bool) -> str:
-    """Choose a template of the training part or of the held-out part (about one in seven, by its checksum).
+    """Choose a template of the training part or of the held-out part.
 
-    A part that would be empty is the whole list. '' (a function's default wording) is in both parts.
+    A held-out part that would be empty is the whole list. '' (a function's default wording) is in both parts.
     """
-    part = [t for t in templates if not t or (zlib.crc32(t.encode()) % 7 == 0) == held_out]
-    return rng.choice(part or templates)
+    shown, hidden = _parts(tuple(templates))
+    return rng.choice((hidden if held_out else shown) or templates)
+
+
+@functools.cache
+def _parts(templates: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The training part and the held-out part of a list: up to a quarter of it, in the order of checksums.
+
+    Every word of a held-out template stands in some template of the training part: nobody could know the meaning of
+    others. So held-out templates say in new combinations what can be understood.
+    """
+    shown, hidden = [t for t in templates if t], list[str]()
+    for template in sorted(shown, key=lambda t: zlib.crc32(t.encode())):
+        others = {word for other in shown if other != template for word in _words(other)}
+        if 4 * len(hidden) < len(templates) - 3 and _words(template) <= others:
+            shown.remove(template)
+            hidden.append(template)
+    return [t for t in templates if t not in hidden], hidden
+
+
+def _words(template: str) -> set[str]:
+    return set(_WORD.findall(_SLOT.sub("", template).lower()))
 
 
 def sentence(text: str) -> str:

@@ -51,12 +51,21 @@ def sentiment(rng: random.Random, held_out: bool) -> Example:
         "polarity"
     ] not in classes:
         pass
-    labels = tuple(names[c] for c in rng.sample(classes, len(classes)))
+    classes = rng.sample(classes, len(classes))
+    labels, label_tags = tuple(names[c] for c in classes), tuple(f"polarity:{c}" for c in classes)
     asked = pick(rng, _SENTIMENT_ASKED, held_out)
     answer = names[str(row.facts["polarity"])]
     task, fields = f"sentiment_{min(len(classes), 3)}", some_fields(rng, row, ("review",))
     return Example(
-        task, "llm_classify", asked, fields, answer, labels, tags=row.tags, gist=f"polarity:{row.facts['polarity']}"
+        task,
+        "llm_classify",
+        asked,
+        fields,
+        answer,
+        labels,
+        tags=row.tags,
+        label_tags=label_tags,
+        gist=f"polarity:{row.facts['polarity']}",
     )
 
 
@@ -75,12 +84,14 @@ def topic(rng: random.Random, held_out: bool) -> Example:
     topics, fact, needed = TOPICS[kind]
     truth = str(row.facts[fact])
     others = rng.sample([t for t in topics if t != truth], rng.choice((1, 2, 3, 4, 5, 6, 7)))
-    labels = rng.sample([truth, *others], len(others) + 1)
+    named = rng.sample([truth, *others], len(others) + 1)
     style = rng.choice((str, str, str, str.capitalize, str.upper))
-    labels = [style(label) for label in labels]
+    labels, label_tags = tuple(map(style, named)), tuple(topic_tag(kind, t) for t in named)
     fields = some_fields(rng, row, needed)
     asked, gist = pick(rng, _CLASSIFY_ASKED, held_out), topic_tag(kind, truth)
-    return Example("topic", "llm_classify", asked, fields, style(truth), tuple(labels), tags=row.tags, gist=gist)
+    return Example(
+        "topic", "llm_classify", asked, fields, style(truth), labels, tags=row.tags, label_tags=label_tags, gist=gist
+    )
 
 
 _TONE_ASKED = (
@@ -96,7 +107,18 @@ def tone(rng: random.Random, held_out: bool) -> Example:
     labels = tuple(rng.sample(("angry", "polite", "neutral"), 3))
     asked = pick(rng, _TONE_ASKED, held_out)
     fields, found = some_fields(rng, row, ("message",)), str(row.facts["tone"])
-    return Example("tone", "llm_classify", asked, fields, found, labels, tags=row.tags, gist=f"tone:{found}")
+    label_tags = tuple(f"tone:{label}" for label in labels)
+    return Example(
+        "tone",
+        "llm_classify",
+        asked,
+        fields,
+        found,
+        labels,
+        tags=row.tags,
+        label_tags=label_tags,
+        gist=f"tone:{found}",
+    )
 
 
 _RATING_ASKED = (

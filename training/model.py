@@ -1,4 +1,4 @@
-"""The default model's architecture for training: a Llama with tied embeddings, saved in the Hugging Face format."""
+"""The default model's architecture for training: a Qwen2 with tied embeddings, saved in the Hugging Face format."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training import words
-from training.critics import LEXICON
+from training.induction import begin_with_copying
 
 Places = tuple[Tensor, Tensor]
 """Row numbers [n] and positions [n] of n places in a batch."""
@@ -28,9 +26,9 @@ class ModelConfig:
     intermediate_size: int = 512
     num_hidden_layers: int = 4
     num_attention_heads: int = 6
-    num_key_value_heads: int = 2
+    num_key_value_heads: int = 3
     max_position_embeddings: int = 4096
-    rope_theta: float = 10000.0
+    rope_theta: float = 1e6
     rms_norm_eps: float = 1e-6
 
     @property
@@ -61,7 +59,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Causal grouped-query attention."""
+    """Causal grouped-query attention, with biases before the rotation."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -70,9 +68,9 @@ class Attention(nn.Module):
             config.num_key_value_heads,
             config.head_dim,
         )
-        self.q_proj = nn.Linear(config.hidden_size, self.heads * self.head_dim, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, self.kv_heads * self.head_dim, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, self.kv_heads * self.head_dim, bias=False)
+        self.q_proj = nn.Linear(config.hidden_size, self.heads * self.head_dim)
+        self.k_proj = nn.Linear(config.hidden_size, self.kv_heads * self.head_dim)
+        self.v_proj = nn.Linear(config.hidden_size, self.kv_heads * self.head_dim)
         self.o_proj = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, at: Places | None = None) -> Tensor:
@@ -136,7 +134,7 @@ class Layer(nn.Module):
 
 
 class Model(nn.Module):
-    """Decoder whose parameter names are those of Hugging Face's Llama without the prefix `model.`."""
+    """Decoder whose parameter names are those of Hugging Face's Qwen2 without the prefix `model.`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -145,12 +143,15 @@ class Model(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.apply(self._initialize)
+        begin_with_copying(self)
 
     def _initialize(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(
                 module.weight, std=0.02 if isinstance(module, nn.Embedding) else module.weight.shape[1] ** -0.5 / 2
             )
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
 
     def forward(self, tokens: Tensor, at: Places) -> tuple[Tensor, Tensor]:
         """Read token ids [batch, length], padded on the right.
@@ -179,12 +180,10 @@ def save(model: Model, directory: Path, end_id: int, pad_id: int) -> None:
     path.chmod(0o644)
     config = {f: getattr(model.config, f) for f in ModelConfig.__dataclass_fields__}
     fixed = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
         "hidden_act": "silu",
-        "head_dim": model.config.head_dim,
-        "attention_bias": False,
-        "mlp_bias": False,
+        "use_sliding_window": False,
         "tie_word_embeddings": True,
         "torch_dtype": "bfloat16",
         "bos_token_id": None,
@@ -202,26 +201,6 @@ def load(directory: Path) -> Model:
     weights = load_file(directory / "model.safetensors")
     model.load_state_dict({name.removeprefix("model."): t.float() for name, t in weights.items()})
     return model
-
-
-def adopt(model: Model, tokenizer: Tokenizer, directory: Path) -> None:
-    """Start from a trained model of the same layers whose vocabulary may be another.
-
-    A token's vector is the mean of those of the pieces into which the other tokenizer cuts it; the new words of the
-    critics' lexicon begin near the words of the same sign that the other model knows.
-    """
-    other, pieces = load(directory), Tokenizer.from_file(str(directory / "tokenizer.json"))
-    old = other.embed_tokens.weight.detach()
-    model.load_state_dict({**other.state_dict(), "embed_tokens.weight": model.embed_tokens.weight.detach()})
-    for token in range(tokenizer.get_vocab_size()):
-        text = tokenizer.decode([token], skip_special_tokens=False)
-        if ids := pieces.encode(text).ids:
-            model.embed_tokens.weight.data[token] = old[ids].mean(0)
-    for sign, known in ((1, (*words.GREAT, *words.GOOD)), (-1, (*words.BAD, *words.AWFUL))):
-        judged = old[[ids[0] for word in known if len(ids := pieces.encode(f" {word}").ids) == 1]].mean(0)
-        for form in (form for word in LEXICON[sign] for form in (f" {word}", word.capitalize())):
-            if len(ids := tokenizer.encode(form).ids) == 1 < len(pieces.encode(form).ids):
-                model.embed_tokens.weight.data[ids[0]] = judged + 0.3 * model.embed_tokens.weight.data[ids[0]]
 
 
 def _write(path: Path, value: object) -> None:

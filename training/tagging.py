@@ -9,36 +9,38 @@ from __future__ import annotations
 from tokenizers import Encoding
 
 from training import phrases, topics, words
-from training.rows import Tags
+from training.examples import Example
 
 TAGS = (
     "neutral",
     *(f"{part}{sign}" for part in ("word", "clause") for sign in "+-"),
     *(f"verdict{strength:+}" for strength in phrases.VERDICTS),
-    *(f"{name}{sign}" for name in sorted({"kids", "urgent"}.union(*phrases.ASPECTS.values())) for sign in "+-"),
+    *(f"{name}{sign}" for name in sorted({"kids", "urgent"}.union(*phrases.ASPECTS.values())) for sign in "+-?"),
     *(f"ticket:{topic}" for topic in topics.TICKETS),
     *(f"tone:{tone}" for tone in topics.TONES),
     *(f"news:{topic}" for topic in topics.NEWS),
     *(f"category:{category}" for category in words.PRODUCTS),
     *(f"profile:{fact}" for fact in ("founder", "year", "city", "product", "employees", "head")),
     *(f"polarity:{polarity}" for polarity in ("positive", "negative", "mixed", "neutral")),
-    *("asks+", "asks-", "asks0", "absent"),
+    "absent",
 )
 _NUMBERS = {tag: number for number, tag in enumerate(TAGS)}
 
 
-def tag_places(prompt: str, encoded: Encoding, tags: Tags, gist: str) -> list[tuple[int, int]]:
-    """Token position and tag number for every tagged phrase that the prompt shows as it stands, and for the gist.
+def tag_places(prompt: str, encoded: Encoding, asked: Example) -> list[tuple[int, int]]:
+    """Token position and tag number for every label and tagged phrase that the prompt shows, and for the gist.
 
-    The gist stands at the prompt's last token, which predicts the answer.
+    A label is where the prompt first names it, a phrase where it stands last. The gist stands at the prompt's last
+    token, which predicts the answer.
     """
     text = prompt.lower()
     ends = {end: position for position, (_, end) in enumerate(encoded.offsets)}
-    found = [(len(encoded.ids) - 1, _NUMBERS[gist])] if gist else []
-    for phrase, tag in tags:
-        bare = phrase.lower().rstrip(".!?")
-        at = text.rfind(bare)
-        position = ends.get(at + len(bare)) if at >= 0 else None
+    found = [(len(encoded.ids) - 1, _NUMBERS[asked.gist])] if asked.gist else []
+    labels = ((text.find, label, tag) for label, tag in zip(asked.labels, asked.label_tags, strict=False))
+    said = ((text.rfind, phrase.rstrip(".!?"), tag) for phrase, tag in asked.tags)
+    for where, name, tag in (*labels, *said):
+        at = where(name.lower())
+        position = ends.get(at + len(name)) if at >= 0 else None
         if position is not None:
             found.append((position, _NUMBERS[tag]))
     return found

@@ -18,8 +18,9 @@ VOCABULARY = 8192
 MAX_POSITIONS = 4096
 
 # Digits stand alone and a line break ends a token, so that numbers copy digit by digit and the borders between a
-# prompt's segments are borders between tokens.
-_PIECES = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\n|\s+(?!\S)|\s+"
+# prompt's segments are borders between tokens. A capital begins a token, so that a name
+# has the same tokens wherever it stands.
+_PIECES = r"'(?:[sdmt]|ll|ve|re)|\p{Lu}\p{L}*| ?[\p{L}&&[^\p{Lu}]]+|\p{N}| ?[^\s\p{L}\p{N}]+|\n|\s+(?!\S)|\s+"
 
 
 def corpus(seed: int, size: int) -> Iterator[str]:

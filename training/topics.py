@@ -148,6 +148,15 @@ NOT_URGENT = (
     "any day is fine",
 )
 
+_ANY_NEWS = (
+    "a report on the {key} in {city}",
+    "{name} talks about the {key}",
+    "what the {key} means for {city}",
+    "{name} writes about {key}",
+    "all about the {key}",
+    "{city} talks about the {key} of {name}",
+)
+"""What can be said about any topic: only its words tell which."""
 NEWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sports": (
         words(
@@ -158,6 +167,7 @@ NEWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "{name} won the {key} {number} to {digit}",
             "the {key} of {name} ended in a draw",
             "the {key} was decided in the last minute",
+            *_ANY_NEWS,
         ),
     ),
     "politics": (
@@ -169,6 +179,7 @@ NEWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "the {key} in {city} agreed on a new law",
             "{name} lost the vote in the {key}",
             "the {key} begins its campaign in {city}",
+            *_ANY_NEWS,
         ),
     ),
     "technology": (
@@ -180,6 +191,7 @@ NEWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "{name} presented a new {key}",
             "the {key} by {name} is twice as fast",
             "a flaw in the {key} was found by engineers",
+            *_ANY_NEWS,
         ),
     ),
     "health": (
@@ -191,6 +203,7 @@ NEWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "a study on {key} was published in {city}",
             "the {key} helps against the illness",
             "experts warn that {key} matter more",
+            *_ANY_NEWS,
         ),
     ),
     "business": (
@@ -202,6 +215,7 @@ NEWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "{name} reported higher {key}",
             "the {key} of {name} fell by {number} percent",
             "the {key} in {city} grew this quarter",
+            *_ANY_NEWS,
         ),
     ),
     "science": (
@@ -213,6 +227,7 @@ NEWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "researchers in {city} studied the {key}",
             "a new {key} was discovered near {city}",
             "{name} explains the {key} in a paper",
+            *_ANY_NEWS,
         ),
     ),
     "travel": (
@@ -224,6 +239,7 @@ NEWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "the {key} near {city} is open again",
             "visitors of {city} should see the {key}",
             "a weekend in {city} begins at the {key}",
+            *_ANY_NEWS,
         ),
     ),
     "food": (
@@ -235,6 +251,7 @@ NEWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "the {key} from {city} tastes of summer",
             "{name} shares the secret of a good {key}",
             "how to serve {key} to guests",
+            *_ANY_NEWS,
         ),
     ),
     "music": (
@@ -243,6 +260,7 @@ NEWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "the {key} by {name} fills the halls of {city}",
             "{name} is on tour with a new {key}",
             "the {key} opened in {city}",
+            *_ANY_NEWS,
         ),
     ),
     "weather": (
@@ -251,6 +269,7 @@ NEWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "{key} is expected in {city} tomorrow",
             "after days of {key} it gets warmer",
             "the {key} moves from {city} to {city}",
+            *_ANY_NEWS,
         ),
     ),
 }

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from training import tokenizer as bpe
 from training.batches import Batch, Source
-from training.model import SIZES, Model, adopt, save
+from training.model import SIZES, Model, save
 from training.muon import Muon
 from training.render import END
 from training.tagging import TAGS
@@ -40,7 +40,7 @@ class Recipe:
     """Settings of a run: its budget, batch size per worker, peak learning rates, and places.
 
     Each of the `workers` is a process (on the CPU of one thread) that draws its own examples; their gradients are
-    averaged. `generators` are processes that draw the examples ahead. `start` names a model directory to go on from.
+    averaged. `generators` are processes that draw the examples ahead.
     """
 
     minutes: float = 80.0
@@ -49,13 +49,12 @@ class Recipe:
     workers: int = 2
     generators: int = 0
     batch: int = 32
-    peak_rate: float = 3e-3
-    matrix_rate: float = 0.02
+    peak_rate: float = 1.5e-3
+    matrix_rate: float = 0.006
     weight_decay: float = 0.05
     seed: int = 0
     save_every: int = 200
     run: Path = Path("build/training")
-    start: Path | None = None
 
 
 class Run:
@@ -69,8 +68,6 @@ class Run:
         self.tokenizer = make_tokenizer(recipe)
         self.model = Model(SIZES[recipe.size])
         self.tagger = nn.Linear(self.model.config.hidden_size, len(TAGS))
-        if recipe.start:
-            adopt(self.model, self.tokenizer, recipe.start)
         self.parameters = [*self.model.to(self.device).parameters(), *self.tagger.to(self.device).parameters()]
         self.matrices = Muon([p for p in self.model.layers.parameters() if p.dim() > 1], recipe.matrix_rate)
         self.others = _adam(self.model, self.tagger, recipe)
@@ -193,7 +190,7 @@ def work(worker: int, recipe: Recipe) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for setting in fields(Recipe):
-        kind = Path if setting.name in ("run", "start") else type(setting.default)
+        kind = Path if setting.name == "run" else type(setting.default)
         choices = list(SIZES) if setting.name == "size" else None
         parser.add_argument(f"--{setting.name.replace('_', '-')}", type=kind, default=setting.default, choices=choices)
     recipe = Recipe(**vars(parser.parse_args(arguments)))
