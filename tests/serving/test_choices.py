@@ -127,7 +127,7 @@ def test_grammars_load_no_transformers():
         from spark_llm.serving.grammar import GrammarCompiler
         from spark_llm.serving.models.directory import find_model
         from spark_llm.serving.tokenizer import Tokenizer
-        GrammarCompiler(Tokenizer(find_model("default")), 4096, frozenset([2])).matcher(Constraint("regex", "[0-9]+"))
+        GrammarCompiler(Tokenizer(find_model("default")), 8192, frozenset([2])).matcher(Constraint("regex", "[0-9]+"))
         assert "xgrammar" in sys.modules
         assert "transformers" not in sys.modules
         """
