@@ -59,6 +59,16 @@ def test_answers_are_joined_back_where_that_saves(asking_in_place, query):
     assert REASON not in text
 
 
+def test_unsorted_rows_are_never_asked_in_place(asking_in_place):
+    asking_in_place.spark.conf.set("spark.llm.optimize.order.enabled", "false")
+    try:
+        text = explained(asking_in_place.spark, "SELECT id, llm('p', t, g) FROM v")
+    finally:
+        asking_in_place.spark.conf.unset("spark.llm.optimize.order.enabled")
+    assert "  deduplicated\n" in text
+    assert REASON not in text
+
+
 @pytest.mark.parametrize("tasks", [1, 7, 60])
 def test_equal_rows_meet_whatever_the_number_of_tasks(asking_in_place, tasks):
     spark = asking_in_place.spark

@@ -126,8 +126,8 @@ object CallPlanner {
     }
   }
 
-  /** Whether joining answers back would cost more than it saves. */
-  def mostlyDistinct(ask: Ask): Boolean = {
+  /** Whether joining answers back would cost more than it saves. Equal rows must meet side by side, so not without order. */
+  def mostlyDistinct(ask: Ask): Boolean = LlmConf.optimizes("order") && {
     val estimate = ask.calls.head.params.plan.map(_.estimate).getOrElse(Map.empty)
     estimate.get("rows").exists(rows => rows >= LlmConf.integer("inPlaceRows") && estimate.getOrElse("distinct", 0.0) >= MostlyDistinct * rows)
   }
