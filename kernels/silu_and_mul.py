@@ -39,3 +39,7 @@ def silu_and_mul_reference(gate_up: Tensor) -> Tensor:
     """`silu_and_mul` by torch's operators."""
     gate, up = gate_up.chunk(2, dim=-1)
     return F.silu(gate).mul_(up)
+
+
+GATES = {"silu": silu_and_mul, "gelu_tanh": gelu_and_mul}
+"""By the names that configurations use."""

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import warnings
 from functools import cache
 from pathlib import Path
 
 import torch
+from spark_llm.kernels.cpu.build import version
 from torch import Tensor
+
+STALE = (
+    "spark-llm: kernels/cpu/libkernels.so.1 was compiled from other sources than these; torch's operators serve in its "
+    "place, more slowly. Run `make kernels`."
+)
 
 
 @cache
@@ -20,9 +27,22 @@ def library() -> ctypes.CDLL | None:
     if not file.exists() or not torch.cpu._is_avx512_bf16_supported():
         return None
     try:
-        return ctypes.CDLL(str(file))
+        kernels = ctypes.CDLL(str(file))
     except OSError:  # of another platform
         return None
+    if not _is_current(kernels):
+        warnings.warn(STALE, stacklevel=2)
+        return None
+    return kernels
+
+
+def _is_current(kernels: ctypes.CDLL) -> bool:
+    """Whether the library was made from the sources beside it."""
+    try:
+        made_from = ctypes.c_char_p.in_dll(kernels, "kernels_version").value or b""
+    except ValueError:  # older than its version
+        return False
+    return version() in ("", made_from.decode())
 
 
 def call(name: str, *arguments: Tensor | int | float | None) -> None:

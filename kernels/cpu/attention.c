@@ -6,9 +6,9 @@
    its segments; its own segment is the last one and writes the result. */
 #include <math.h>
 #include <string.h>
-#include "bfloat16.h"
+#include "multiply.h"
 
-enum { TILE = 6, KEYS = 128, VECTORS = 384, WIDEST = 256 };
+enum { KEYS = 128, VECTORS = 384, WIDEST = 256 };
 
 typedef struct {
     const bf16 *q, *k_cache, *v_cache;
@@ -75,27 +75,6 @@ static void pack(const Job *job, const int32_t *table, int head, int first, int 
                 _mm512_storeu_si512(to, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
             }
     }
-}
-
-/* For the first `rows` m: c[m][0:16 n] += Σ over `depth` pairs of a[m][i] · b[i][0:16 n]; the rows of b and c are b_stride and c_stride words apart */
-static inline __attribute__((always_inline)) void multiply(
-    const uint32_t *const a[TILE], const uint32_t *b, float *c, int depth, int b_stride, int c_stride, const int rows, const int n,
-    const int fresh
-) {
-    __m512 sums[TILE][4];
-    for (int m = 0; m < rows; m++)
-        for (int j = 0; j < n; j++)
-            sums[m][j] = fresh ? _mm512_setzero_ps() : _mm512_loadu_ps(c + m * c_stride + 16 * j);
-    for (int i = 0; i < depth; i++) {
-        __m512bh columns[4];
-        for (int j = 0; j < n; j++) columns[j] = (__m512bh)_mm512_loadu_si512(b + i * b_stride + 16 * j);
-        for (int m = 0; m < rows; m++) {
-            const __m512bh pair = (__m512bh)_mm512_set1_epi32((int)a[m][i]);
-            for (int j = 0; j < n; j++) sums[m][j] = _mm512_dpbf16_ps(sums[m][j], pair, columns[j]);
-        }
-    }
-    for (int m = 0; m < rows; m++)
-        for (int j = 0; j < n; j++) _mm512_storeu_ps(c + m * c_stride + 16 * j, sums[m][j]);
 }
 
 static inline __attribute__((always_inline)) void multiply_rows(

@@ -5,6 +5,7 @@ Runs before the package is importable (from setup.py), so it uses the standard l
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
@@ -19,6 +20,12 @@ FLAGS = ["-std=gnu11", "-O3", "-Wall", "-fPIC", "-shared", "-fopenmp", "-mfma"]
 EXTENSIONS = [f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "bf16")]
 
 
+def version() -> str:
+    """What tells these sources from others; empty where they are not at hand (an installed package)."""
+    files = [*SOURCES, *sorted(HERE.glob("*.h"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16] if SOURCES else ""
+
+
 def build_library() -> Path | None:
     """Compile what has changed; None, and a line that says so, where that is not possible."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
@@ -28,7 +35,16 @@ def build_library() -> Path | None:
     if LIBRARY.exists() and LIBRARY.stat().st_mtime >= newest:
         return LIBRARY
     built = LIBRARY.with_suffix(f".{os.getpid()}")
-    command = [compiler, *FLAGS, *EXTENSIONS, *map(str, SOURCES), "-o", str(built), "-lm"]
+    command = [
+        compiler,
+        *FLAGS,
+        *EXTENSIONS,
+        f'-DKERNELS_VERSION="{version()}"',
+        *map(str, SOURCES),
+        "-o",
+        str(built),
+        "-lm",
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         print(f"spark-llm: the CPU kernels were not built, torch's operators serve instead: {result.stderr[-500:]}")

@@ -3,6 +3,8 @@
 #include <string.h>
 #include "bfloat16.h"
 
+const char *kernels_version = KERNELS_VERSION; /* of all sources, see build.py */
+
 /* total = x + residual; normed = total / sqrt(mean(total²) + eps) · weight. Without a residual, total is not written. */
 void rms_norm(const bf16 *x, const bf16 *residual, const bf16 *weight, bf16 *normed, bf16 *total, int64_t rows,
               int64_t width, int64_t stride, double eps) {

@@ -11,7 +11,7 @@ from spark_llm.kernels.kv_store import kv_copy, kv_store
 from spark_llm.kernels.paged_attention import PagedBatch, paged_attention
 from spark_llm.kernels.rms_norm import add_rms_norm, rms_norm
 from spark_llm.kernels.rotary import rotate
-from spark_llm.kernels.silu_and_mul import gelu_and_mul, silu_and_mul
+from spark_llm.kernels.silu_and_mul import GATES
 from spark_llm.serving.models.config import DecoderConfig
 from spark_llm.serving.models.rope import rope_table
 from spark_llm.serving.models.weights import DecoderWeights, Experts, LayerWeights
@@ -60,7 +60,6 @@ class Decoder:
         self._angles = [
             [table.to(embedding.device, embedding.dtype)[:, None] for table in pair] for pair in tables
         ]  # of layers without and with a window
-        self._gate = gelu_and_mul if config.activation == "gelu_tanh" else silu_and_mul
 
     @torch.inference_mode()
     def forward(self, step: StepInput, cache: KVCache) -> Tensor:
@@ -123,7 +122,7 @@ class Decoder:
     def _feed_forward(self, x: Tensor, layer: LayerWeights) -> Tensor:
         part = layer.feed_forward
         if not isinstance(part, Experts):
-            return part.down(self._gate(part.gate_up(x)))
+            return part(x, self.config.activation)
         return experts(
             x,
             part.router(x),
@@ -131,7 +130,7 @@ class Decoder:
             part.down,
             chosen=self.config.experts_per_token,
             normalized=self.config.normalized_experts,
-            activation=self._gate,
+            activation=GATES[self.config.activation],
         )
 
     def _normed(self, x: Tensor, weight: Tensor | None) -> Tensor:

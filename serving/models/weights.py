@@ -11,44 +11,33 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
+from spark_llm.kernels.linear import gated_linear, linear, pack, shape_of
 from spark_llm.serving.core import EngineFailure
 from spark_llm.serving.models.config import DecoderConfig
 from torch import Tensor
 
-PACKED_FOR = 2048
-"""Rows of the products for which oneDNN chooses the order of packed weights."""
-
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A matrix product. On a CPU, bfloat16 weights may be `packed` in the order in which oneDNN multiplies them."""
+    """A matrix product; `weight` may be packed (`kernels.linear`)."""
 
     weight: Tensor  # [out, in]
     bias: Tensor | None = None  # [out]
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.weight.is_mkldnn:
-            product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-            return product
-        return torch.nn.functional.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
 
-    def packed(self) -> Linear:
-        """The same product, 5 % faster for a prompt's tokens and 1.4 to 1.8 times at up to 64 rows (docs/LOG.md)."""
-        weight = self.weight
-        if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not _packs():
-            return self
-        return Linear(torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR), self.bias)
-
-
-def _packs() -> bool:
-    """Whether oneDNN is there and this CPU multiplies bfloat16: on others it refuses packed products."""
-    return torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    def fits(self, rows: int, columns: int) -> bool:
+        return shape_of(self.weight) == (rows, columns) and (self.bias is None or self.bias.shape == (rows,))
 
 
 @dataclass(frozen=True, slots=True)
 class FeedForward:
-    gate_up: Linear  # rows of gate, up
+    gate_up: Linear  # rows of gate, up; packed for a `gated_linear`
     down: Linear
+
+    def __call__(self, x: Tensor, activation: str) -> Tensor:
+        return self.down(gated_linear(x, self.gate_up.weight, self.gate_up.bias, activation=activation))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +94,8 @@ def load_weights(directory: Path, config: DecoderConfig, *, dtype: torch.dtype, 
             return where[name].get_tensor(name).to(device=device, dtype=dtype)
 
         weights = hugging_face_decoder(source, config)
-    if weights.embedding.shape != (config.vocab_size, config.hidden_size):
+    sizes = config.vocab_size, config.hidden_size
+    if weights.embedding.shape != sizes or not weights.head.fits(*sizes):
         raise _unreadable(directory, "the embedding's shape is not that of config.json")
     for number, layer in enumerate(weights.layers):
         if not _fits(layer, config):
@@ -114,11 +104,13 @@ def load_weights(directory: Path, config: DecoderConfig, *, dtype: torch.dtype, 
 
 
 def _fits(layer: LayerWeights, config: DecoderConfig) -> bool:
-    """Whether attention's tensors have the shapes that the decoder will take for granted."""
-    hidden, width = config.hidden_size, config.num_heads * config.head_dim
+    """Whether the tensors have the shapes that the decoder will take for granted."""
+    hidden, width, inner = config.hidden_size, config.num_heads * config.head_dim, config.intermediate_size
     rows = width + 2 * config.num_kv_heads * config.head_dim
-    shapes = (layer.qkv.weight.shape, layer.output.weight.shape, layer.input_norm.shape, layer.post_norm.shape)
-    return shapes == ((rows, hidden), (hidden, width), (hidden,), (hidden,))
+    part = layer.feed_forward
+    dense = isinstance(part, Experts) or (part.gate_up.fits(2 * inner, hidden) and part.down.fits(hidden, inner))
+    norms = layer.input_norm.shape == layer.post_norm.shape == (hidden,)
+    return layer.qkv.fits(rows, hidden) and layer.output.fits(hidden, width) and dense and norms
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,24 +146,23 @@ def hugging_face_decoder(source: Source, config: DecoderConfig) -> DecoderWeight
         weight = source(f"{name}.weight")
         return (weight.float() + config.norm_offset).to(weight.dtype) if config.norm_offset else weight
 
-    def linear(*names: str, bias: bool = False) -> Linear:
-        parts = [source(f"{name}.weight") for name in names]
-        biases = [source(f"{name}.bias") for name in names] if bias else []
-        return Linear(_cat(parts), _cat(biases) if biases else None)
+    def joined(*names: str) -> Tensor:
+        return _cat([source(f"{name}.weight") for name in names])
 
-    def packed(*names: str, bias: bool = False) -> Linear:
-        return linear(*names, bias=bias).packed()
+    def packed(*names: str, bias: bool = False, gated: bool = False) -> Linear:
+        biases = [source(f"{name}.bias") for name in names] if bias else []
+        return Linear(pack(joined(*names), gated=gated), _cat(biases) if biases else None)
 
     def feed_forward(prefix: str, index: int) -> FeedForward | Experts:
         if not config.num_experts or index in config.dense_layers:
             mlp = f"{prefix}.mlp"
-            gate_up = packed(f"{mlp}.gate_proj", f"{mlp}.up_proj", bias=config.mlp_bias)
+            gate_up = packed(f"{mlp}.gate_proj", f"{mlp}.up_proj", bias=config.mlp_bias, gated=True)
             return FeedForward(gate_up, packed(f"{mlp}.down_proj", bias=config.mlp_bias))
         mlp = f"{prefix}.{layout.experts}"
         experts = [f"{mlp}.experts.{e}" for e in range(config.num_experts)]
-        gate_ups = [linear(f"{expert}.{layout.gate}", f"{expert}.{layout.up}").weight for expert in experts]
+        gate_ups = [joined(f"{expert}.{layout.gate}", f"{expert}.{layout.up}") for expert in experts]
         downs = [source(f"{expert}.{layout.down}.weight") for expert in experts]
-        return Experts(linear(f"{mlp}.gate"), torch.stack(gate_ups), torch.stack(downs))
+        return Experts(Linear(joined(f"{mlp}.gate")), torch.stack(gate_ups), torch.stack(downs))
 
     def layer(index: int) -> LayerWeights:
         prefix = f"model.layers.{index}"

@@ -10,6 +10,7 @@ from spark_llm.kernels.cascade import Query
 from spark_llm.kernels.cpu import attention as compiled_attention
 from spark_llm.kernels.decode_batch import HostDecodeBatch
 from spark_llm.kernels.kv_store import kv_copy, kv_copy_reference, kv_store, kv_store_reference
+from spark_llm.kernels.linear import gated_linear, gated_linear_reference, linear, linear_reference, pack, shape_of
 from spark_llm.kernels.paged_attention import (
     PagedBatch,
     paged_attention,
@@ -20,7 +21,6 @@ from spark_llm.kernels.rms_norm import add_rms_norm, add_rms_norm_reference, rms
 from spark_llm.kernels.rotary import rotate, rotate_reference
 from spark_llm.kernels.silu_and_mul import silu_and_mul, silu_and_mul_reference
 from spark_llm.serving.core import Call
-from spark_llm.serving.models.weights import Linear
 
 from tests.kernels.test_paged_attention import CPU, random_queries
 from tests.serving.native_checkpoints import engine_for, requests_for
@@ -92,19 +92,47 @@ def test_pointwise_kernels_equal_their_references(rows, width):
     assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("bias", [None, random(64)])
-def test_packed_weights_multiply_alike(bias):
-    linear, x = Linear(random(64, 96), bias), random(33, 96)
-    packed = linear.packed()
-    assert packed.weight.is_mkldnn
-    torch.testing.assert_close(packed(x), linear(x), **ONE_ROUNDING)
+@pytest.mark.parametrize("rows", [1, 2, 5, 6, 130])
+@pytest.mark.parametrize(("out", "width"), [(64, 2), (128, 96), (192, 3000)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_products_with_packed_weights_equal_those_without(rows, out, width, biased):
+    x, weight, bias = random(rows, width), random(out, width) * width**-0.5, random(out) if biased else None
+    wide = (x.float(), weight.float(), bias if bias is None else bias.float())
+    packed = pack(weight)
+    assert (packed.dtype == torch.int32) != torch.cpu._is_amx_tile_supported()
+    assert shape_of(packed) == (out, width)
+    torch.testing.assert_close(linear(x, packed, bias), linear_reference(*wide).bfloat16(), **ONE_ROUNDING)
+    for activation in ("silu", "gelu_tanh"):
+        got = gated_linear(x, pack(weight, gated=True), bias, activation=activation)
+        exact = gated_linear_reference(*wide, activation=activation).bfloat16()
+        torch.testing.assert_close(got, exact, **ONE_ROUNDING)
+
+
+@pytest.mark.parametrize("bias", [None, random(40)])
+def test_other_weights_are_packed_by_onednn(bias):
+    weight, x = random(40, 96), random(33, 96)
+    assert pack(weight).is_mkldnn
+    torch.testing.assert_close(linear(x, pack(weight), bias), linear_reference(x, weight, bias), **ONE_ROUNDING)
 
 
 def test_without_bfloat16_products_weights_stay_as_they_are(monkeypatch):
-    linear, x = Linear(random(64, 96)), random(33, 96)
+    weight = random(40, 96)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
-    assert linear.packed() is linear
-    assert linear(x).shape == (33, 64)
+    assert pack(weight) is weight
+    assert linear(random(33, 96), weight).shape == (33, 40)
+
+
+def test_an_input_of_another_width_is_refused():
+    with pytest.raises(AssertionError, match="another shape"):
+        linear(random(3, 98), pack(random(64, 96)))
+
+
+def test_a_library_of_other_sources_says_what_to_run(monkeypatch):
+    monkeypatch.setattr(cpu, "version", lambda: "another")
+    with pytest.warns(UserWarning, match="make kernels"):
+        assert cpu.library.__wrapped__() is None
+    monkeypatch.setattr(cpu, "version", lambda: "")  # installed without the sources
+    assert cpu.library.__wrapped__() is not None
 
 
 def test_other_tensors_take_torchs_operators():

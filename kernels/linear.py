@@ -1,0 +1,68 @@
+"""Matrix products of a step's rows, with weights that were packed when they were loaded."""
+
+from __future__ import annotations
+
+import torch
+from spark_llm.kernels.dispatch import use_compiled_products
+from spark_llm.kernels.silu_and_mul import GATES
+from torch import Tensor
+
+PACKED_FOR = 2048
+"""Rows of the products for which oneDNN chooses the order of packed weights."""
+
+
+def pack(weight: Tensor, *, gated: bool = False) -> Tensor:
+    """The weight [out, in] in the order in which this machine multiplies it; `gated`: for `gated_linear`.
+
+    That are panels of `cpu/linear.c`, oneDNN's blocks where there is AMX or no compiled kernel, or the weight as it is.
+    """
+    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
+        return weight
+    if use_compiled_products(weight):
+        from spark_llm.kernels.cpu.linear import to_panels
+
+        return to_panels(weight, gated=gated)
+    if torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported():  # on other CPUs it refuses the product
+        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
+        return packed
+    return weight
+
+
+def shape_of(weight: Tensor) -> tuple[int, int]:
+    """The [out, in] of a weight that `pack` returned."""
+    if weight.dtype == torch.int32:
+        return len(weight) * weight.shape[2], 2 * weight.shape[1]
+    return weight.shape[0], weight.shape[1]
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [T, in] times a weight that `pack` returned; [T, out]."""
+    if weight.dtype == torch.int32:
+        from spark_llm.kernels.cpu.linear import linear as compiled
+
+        return compiled(x, weight, bias)
+    if weight.is_mkldnn:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return product
+    return torch.nn.functional.linear(x, weight, bias)
+
+
+def gated_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: str = "silu") -> Tensor:
+    """activation(gate) · up [T, I] of gate and up = x · weight, [2·I, in] as packed for this, the gate's rows first."""
+    if weight.dtype == torch.int32:
+        from spark_llm.kernels.cpu.linear import linear as compiled
+
+        return compiled(x, weight, bias, activation)
+    return GATES[activation](linear(x, weight, bias))
+
+
+def linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`linear` of a weight as it is."""
+    return torch.nn.functional.linear(x, weight, bias)
+
+
+def gated_linear_reference(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: str = "silu"
+) -> Tensor:
+    """`gated_linear` of a weight as it is."""
+    return GATES[activation](linear_reference(x, weight, bias))
