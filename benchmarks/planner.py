@@ -3,7 +3,8 @@
     python benchmarks/planner.py FILE… [--unordered PREFIX] [--drop COLUMN]… [--dump OUT.parquet] --json
     python benchmarks/planner.py synthetic:100000 --json
 
-FILE is Parquet or CSV, `synthetic:ROWS` for five made-up columns, or `short:ROWS` for five of short cells.
+FILE is Parquet or CSV, `synthetic:ROWS` for five made-up columns, `short:ROWS` for five of short cells, `keys:ROWS` for
+five of unique keys, or `nulls:ROWS` for five of NULLs.
 `hit_rate` is the share of characters, cells written as "col: value, ", that an unbounded prefix cache serves, counted
 on the rows as they are dumped. `plan_cpu_s` is encoding and planning, without reading and rendering; `peak_mib` is the
 table and what planning takes on top. `lru` asks the real prompts of at most 100,000 rows through a cache of 43k tokens
@@ -37,7 +38,7 @@ from spark_llm.optimizer.core import CallSpec, Field
 from spark_llm.optimizer.layout import lay_out
 from spark_llm.optimizer.prompts import prepare
 from spark_llm.optimizer.window import Layout, plan_window
-from tables import short_cells, synthetic_reviews
+from tables import nulls, short_cells, synthetic_reviews, unique_keys
 
 RESULTS = Path(__file__).resolve().parent / "results" / "planner.jsonl"
 CHARACTERS_PER_TOKEN = 4
@@ -91,7 +92,7 @@ def measure(file: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def read(file: str, drop: Sequence[str], unordered: str | None) -> pa.Table:
     """The table, all columns as text; columns that begin with `unordered` as one column of lists."""
-    made = {"synthetic": synthetic_reviews, "short": short_cells}
+    made = {"synthetic": synthetic_reviews, "short": short_cells, "keys": unique_keys, "nulls": nulls}
     kind, _, rows = file.partition(":")
     if kind in made:
         table = made[kind](int(rows))

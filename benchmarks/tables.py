@@ -80,3 +80,17 @@ def short_cells(rows: int, seed: int = 1) -> pa.Table:
             "code": drawn([f"{i:06x}-{i % 97}" for i in range(200_000)]),
         }
     )
+
+
+def unique_keys(rows: int, seed: int = 3) -> pa.Table:
+    """Five columns of seven digits, each value once; the last has a NULL for a tenth of them."""
+    rng = np.random.default_rng(seed)
+    drawn = [pa.array(rng.permutation(rows) + (i + 1) * 1_000_000).cast(pa.string()) for i in range(5)]
+    missing = pa.array(rng.random(rows) < 0.1)
+    return pa.table(
+        {f"key{i}": pc.if_else(missing, pa.scalar(None, pa.string()), c) if i == 4 else c for i, c in enumerate(drawn)}
+    )
+
+
+def nulls(rows: int) -> pa.Table:
+    return pa.table({f"nothing{i}": pa.nulls(rows, pa.string()) for i in range(5)})

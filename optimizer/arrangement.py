@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from spark_llm.optimizer.columns import Column
+from spark_llm.optimizer.columns import Codes, Column
 
 Numbers = npt.NDArray[np.int32]
 Orders = npt.NDArray[np.unsignedinteger]
@@ -46,7 +46,7 @@ def number_cells(columns: Sequence[Column]) -> tuple[Numbers, Numbers]:
     lengths : int array
         Characters by cell number.
     """
-    lengths = np.concatenate([column.lengths for column in columns])
+    lengths = np.concatenate([column.lengths for column in columns]).astype(np.int32)
     cells = np.empty((len(columns), len(columns[0].codes)), np.int32)
     start = 0
     for numbers, column in zip(cells, columns, strict=True):
@@ -62,18 +62,30 @@ def arrange(columns: Sequence[Column], order: Orders, blocks: Blocks) -> tuple[f
     """
     rows = np.arange(len(order), dtype=np.int32)
     for leading in order.T[::-1]:
-        rows = rows[np.argsort(_cells(columns, leading[rows], rows), kind="stable")]
+        rows = rows[_sorted(_cells(columns, leading[rows], rows))]
     slices = (rows[start : start + _SLICE + 1] for start in range(0, len(rows) - 1, _SLICE))
     return sum(float(blocks.served(0, _shared(columns, part, order[part])).sum()) for part in slices), rows
 
 
-def _cells(columns: Sequence[Column], chosen: Orders, rows: Numbers) -> Numbers:
-    """The cells of some rows by number, as `number_cells` has them, each in the column chosen for its row."""
+def _sorted(keys: Codes) -> npt.NDArray[np.integer]:
+    """The stable order of small numbers, in little memory: of wide ones each is sorted together with its place."""
+    if keys.itemsize <= 2:
+        return np.argsort(keys, kind="stable")
+    placed = keys.astype(np.int64)
+    placed <<= 32
+    placed |= np.arange(len(keys), dtype=np.uint32)
+    placed.sort()
+    return placed.astype(np.uint32)
+
+
+def _cells(columns: Sequence[Column], chosen: Orders, rows: Numbers) -> Codes:
+    """The cells of some rows by number, as `number_cells` has them, each in the column chosen for its row; the codes
+    alone where all rows have one column."""
     found, start = np.empty(len(rows), np.int32), 0
     for number, column in enumerate(columns):
         here = chosen == number
         if here.all():
-            return column.codes[rows] + np.int32(start)
+            return column.codes[rows]
         found[here] = column.codes[rows[here]] + np.int32(start)
         start += len(column.lengths)
     return found
@@ -82,7 +94,7 @@ def _cells(columns: Sequence[Column], chosen: Orders, rows: Numbers) -> Numbers:
 def _shared(columns: Sequence[Column], rows: Numbers, order: Orders) -> npt.NDArray:
     """What each of some sorted rows shares with the row before: whole cells, and the beginnings of the first that
     differ; shape (rows - 1,). Row i of `order` is the field order of `rows[i]`."""
-    equal, shared = np.ones(len(rows) - 1, bool), np.zeros(len(rows) - 1, columns[0].lengths.dtype)
+    equal, shared = np.ones(len(rows) - 1, bool), np.zeros(len(rows) - 1, np.result_type(np.int32, columns[0].lengths))
     for leading in order.T:
         same, going = np.zeros(len(shared), bool), equal & (leading[1:] == leading[:-1])
         for number, column in enumerate(columns):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, compress
+from operator import ne
 from typing import TypeAlias
 
 import numpy as np
@@ -24,6 +26,9 @@ _SLICE = 1 << 13
 
 _OFFSETS = 2**31 - 1
 """Bytes that the 32-bit offsets of Arrow's `string` reach."""
+
+_CHUNKS = 64
+"""A column of more is put together first."""
 
 _SEPARATOR = 2
 """Characters that follow a cell."""
@@ -48,7 +53,7 @@ class Column:
     ----------
     codes : signed int array of shape (n,), as narrow as k allows
         Each row's value. Codes are ranks: sorting by code sorts by value (UTF-8 bytes, NULL last).
-    lengths : int32 array of shape (k,)
+    lengths : int array of shape (k,), as narrow as they allow
         Characters of each rendered cell, with the separator that follows it.
     reach : int array of shape (k, PREFIX + 1)
         Characters that the first 0, 1, … PREFIX parts of a cell take after its label: bytes, or the elements of an
@@ -66,13 +71,28 @@ class Column:
     """
 
     codes: Codes
-    lengths: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.integer]
     reach: npt.NDArray[np.integer]
     label: int
     texts: Texts | None
     parts: npt.NDArray[np.int32] | None = None
     elements: Sequence[tuple[str, ...]] = ()
     multisets: Sequence[tuple[str, ...]] = ()
+
+    def part(self, rows: npt.NDArray[np.integer]) -> Column:
+        """Some rows of the column, with their values alone."""
+        used, codes = np.unique(self.codes[rows], return_inverse=True)
+        elements, multisets = ([cells[i] for i in used] if cells else () for cells in (self.elements, self.multisets))
+        return replace(
+            self,
+            codes=codes.astype(_narrow(len(used))),
+            lengths=self.lengths[used],
+            reach=self.reach[used] if self.reach.strides[0] else self.reach[: len(used)],
+            texts=self.texts and self.texts.take(used),
+            parts=None if self.parts is None else self.parts[used],
+            elements=elements,
+            multisets=multisets,
+        )
 
     @property
     def pieces(self) -> Sequence[tuple[str, ...]]:
@@ -109,22 +129,51 @@ def encode(values: Strings, label: str, render: Callable[[str | None], str]) -> 
 
 
 def _encode(values: Strings, label: str, render: Callable[[str | None], str]) -> Column:
-    codes, dictionary, by_rank = _ranked(values)
-    strings = pa.string() if values.nbytes < _OFFSETS // _ESCAPED else pa.large_string()
-    lengths, rendered = np.empty(len(by_rank), np.int32), []
-    for start in range(0, len(by_rank), _SLICE):
-        texts = list(map(render, dictionary.take(by_rank[start : start + _SLICE]).to_pylist()))
-        lengths[start : start + len(texts)] = list(map(len, texts))
-        rendered.append(pa.array(texts, strings))
-    lengths += len(label) + _SEPARATOR
-    reach = np.broadcast_to(np.arange(PREFIX + 1), (len(by_rank), PREFIX + 1))
-    return Column(codes, lengths, reach, len(label), Texts(label, rendered))
+    ranked = _ranked(values)
+    strings = ranked.chunks[0].type if values.nbytes < _OFFSETS // _ESCAPED else pa.large_string()
+    lengths, parts = _render(ranked, render, strings)
+    lengths = lengths + len(label) + _SEPARATOR
+    lengths = lengths.astype(np.min_scalar_type(lengths.max(initial=0)))
+    reach = np.broadcast_to(np.arange(PREFIX + 1), (len(lengths), PREFIX + 1))
+    return Column(ranked.codes, lengths, reach, len(label), Texts(label, parts, ranked.places))
+
+
+def _render(
+    ranked: _Ranked, render: Callable[[str | None], str], strings: pa.DataType
+) -> tuple[npt.NDArray[np.integer], list[pa.Array]]:
+    """Characters of each text, and the arrays that hold them: the values' own, and then those that rendering changes.
+
+    A text that is the value itself is not copied. `ranked.places` is told where the changed ones stand.
+    """
+    lengths, changed, start = np.empty(len(ranked.places), np.int32), list[pa.Array](), 0
+    total = end = sum(map(len, ranked.chunks))
+    for chunk in chain.from_iterable(map(_slices, ranked.chunks)):
+        ranks = ranked.ranks[start : start + len(chunk)]
+        first = np.flatnonzero(ranked.places[ranks] == np.arange(start, start + len(chunk)))  # one of equal values
+        start, ranks = start + len(chunk), ranks[first]
+        values = chunk.take(pa.array(first)).to_pylist()
+        texts = list(map(render, values))
+        lengths[ranks] = list(map(len, texts))
+        if values != texts:
+            differ = np.fromiter(map(ne, values, texts), bool, len(texts))
+            changed.append(pa.array(compress(texts, differ), strings))
+            ranked.places[ranks[differ]] = np.arange(end, end + len(changed[-1]))
+            end += len(changed[-1])
+    parts = [pa.concat_arrays(changed)] if changed else []
+    if end - total < len(ranked.places):
+        return lengths, [*(chunk.cast(strings) for chunk in ranked.chunks), *parts]
+    ranked.places[:] -= np.uint32(total)
+    return lengths, parts
+
+
+def _slices(chunk: pa.Array) -> Iterator[pa.Array]:
+    return (chunk.slice(start, _SLICE) for start in range(0, len(chunk), _SLICE))
 
 
 def encode_unordered(values: Strings, label: str) -> Column:
     """Encode a column of JSON arrays whose element order is free: chosen so that the arrays share their beginnings."""
-    codes, dictionary, by_rank = _ranked(values)
-    distinct = dictionary.take(by_rank).to_pylist()
+    ranked = _ranked(values)
+    distinct = pa.chunked_array(ranked.chunks).take(pa.array(ranked.places)).to_pylist()
     known: dict[str, str] = {}  # one object per element: equal ones are then hashed once and compared by identity
     alike: dict[str, str] = {}
     multisets = [array_elements(value, known, alike) for value in distinct]
@@ -145,7 +194,7 @@ def encode_unordered(values: Strings, label: str) -> Column:
     parts, reach = _pieces_by_number(pieces)
     lengths = np.fromiter((sum(map(len, cell)) + _SEPARATOR for cell in pieces), np.int32, len(pieces))
     identities = [canonical[cell] for cell in pieces]
-    return Column(merged[codes], lengths, reach, len(label), None, parts, pieces, identities)
+    return Column(merged[ranked.codes], lengths, reach, len(label), None, parts, pieces, identities)
 
 
 def _pieces_by_number(pieces: list[tuple[str, ...]]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
@@ -159,25 +208,36 @@ def _pieces_by_number(pieces: list[tuple[str, ...]]) -> tuple[npt.NDArray[np.int
     return numbers, steps.cumsum(axis=1)
 
 
-def _ranked(values: Strings) -> tuple[Codes, Strings, pa.Array]:
-    """Each row's code, strings that hold every value, and the place of one of each by code."""
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """A column's distinct values by rank: each row's, as `codes`; that of each string in `chunks`, as `ranks`; and the
+    place of one of each among these, counted through."""
+
+    codes: Codes
+    chunks: Sequence[pa.Array]
+    ranks: Codes
+    places: npt.NDArray[np.uint32]
+
+
+def _ranked(values: Strings) -> _Ranked:
     if not pa.types.is_string(values.type) or values.nbytes > _OFFSETS:
         values = values.cast(pa.large_string())
-    if isinstance(values, pa.ChunkedArray) and values.num_chunks == 0:
+    if isinstance(values, pa.ChunkedArray) and not 0 < values.num_chunks <= _CHUNKS:
         values = values.combine_chunks()  # without a chunk there is no dictionary
     if len(values.slice(0, _SEEN).unique()) > _SEEN // 2:  # a dictionary would take several times the column's memory
         rank = pc.rank(values, sort_keys="ascending", tiebreaker="dense").to_numpy()
-        codes = (rank - 1).astype(_narrow(int(rank.max())))
+        codes = np.empty(len(rank), _narrow(int(rank.max())))
+        np.subtract(rank, 1, out=codes, casting="unsafe")
         places = np.empty(int(rank.max()), np.uint32)
         places[codes] = np.arange(len(codes), dtype=np.uint32)
-        return codes, values, pa.array(places)
+        return _Ranked(codes, values.chunks if isinstance(values, pa.ChunkedArray) else [values], codes, places)
     encoded = values.dictionary_encode(null_encoding="encode")
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
-    by_rank = pc.array_sort_indices(encoded.dictionary)
-    codes_of = np.empty(len(by_rank), _narrow(len(by_rank)))
-    codes_of[by_rank.to_numpy()] = np.arange(len(by_rank), dtype=codes_of.dtype)
-    return codes_of[encoded.indices.to_numpy()], encoded.dictionary, by_rank.cast(pa.uint32())
+    by_rank = pc.array_sort_indices(encoded.dictionary).to_numpy()
+    ranks = np.empty(len(by_rank), _narrow(len(by_rank)))
+    ranks[by_rank] = np.arange(len(by_rank), dtype=ranks.dtype)
+    return _Ranked(ranks[encoded.indices.to_numpy()], [encoded.dictionary], ranks, by_rank.astype(np.uint32))
 
 
 def _narrow(distinct: int) -> npt.DTypeLike:

@@ -19,21 +19,26 @@ class Texts:
     ----------
     label : str
     parts : sequence of Arrow arrays of strings, all of one type
-        The texts behind the label, in pieces.
+        What the texts hold behind the label; a table's own chunks, where rendering leaves its values as they are.
+    places : unsigned int array of shape (k,)
+        Where each of them stands in `parts`, counted through.
     """
 
-    def __init__(self, label: str, parts: Sequence[pa.Array]) -> None:
-        kind = parts[0].type if parts else pa.string()
-        padded = pa.concat_arrays([*parts, pa.array([" " * PREFIX], kind)])  # PREFIX bytes follow the start of any text
-        _, offsets, data = padded.buffers()
+    def __init__(self, label: str, parts: Sequence[pa.Array], places: npt.NDArray[np.unsignedinteger]) -> None:
         self.label = label
-        self.values = padded.slice(0, len(padded) - 1)
-        self._offsets = np.frombuffer(offsets, np.int64 if pa.types.is_large_string(kind) else np.int32)[: len(padded)]
-        self._heads = np.ndarray((self._offsets[-1] + 1,), f"V{PREFIX}", data, strides=(1,))
+        self._parts = list(parts)
+        self._places = places
+        self._starts = np.cumsum([0, *map(len, parts)])
+        self._heads = list(map(_Heads, parts))
+
+    def take(self, numbers: npt.NDArray[np.integer]) -> Texts:
+        """Some of the texts; what they hold is not copied."""
+        return Texts(self.label, self._parts, self._places[numbers])
 
     def tolist(self) -> list[str]:
         """The texts with their label."""
-        return [self.label + text for text in self.values.to_pylist()]
+        values = pa.chunked_array(self._parts, self._parts[0].type if self._parts else pa.string())
+        return [self.label + text for text in values.take(pa.array(self._places)).to_pylist()]
 
     def common(self, left: npt.NDArray[np.integer], right: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
         """The leading bytes, up to PREFIX, that each of some texts shares with another behind the label.
@@ -43,15 +48,45 @@ class Texts:
         left, right : int arrays of shape (n,)
             Texts by number.
         """
-        common = leading_equal(self._head(left), self._head(right))
-        return np.minimum(common, np.minimum(self._bytes(left), self._bytes(right)))
+        (heads, sizes), (others, limits) = self._looked_up(left), self._looked_up(right)
+        return np.minimum(leading_equal(heads, others), np.minimum(sizes, limits))
 
-    def _head(self, numbers: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
-        """PREFIX bytes from the start of each text, its successors' if it is shorter."""
-        return self._heads[self._offsets[numbers]].view(np.uint8).reshape(-1, PREFIX)
+    def _looked_up(self, numbers: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.integer]]:
+        """PREFIX bytes from the start of each text, whatever follows it if it is shorter, and its bytes."""
+        places = self._places[numbers]
+        if len(self._heads) == 1:
+            return self._heads[0].at(places)
+        heads, sizes = np.empty((len(places), PREFIX), np.uint8), np.empty(len(places), np.int64)
+        part = np.searchsorted(self._starts, places, side="right") - 1
+        for number in np.unique(part):
+            here = np.flatnonzero(part == number)
+            heads[here], sizes[here] = self._heads[number].at(places[here] - self._starts[number])
+        return heads, sizes
 
-    def _bytes(self, numbers: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
-        return self._offsets[numbers + np.int32(1)] - self._offsets[numbers]
+
+class _Heads:
+    """The beginnings of an array of strings, read where they lie."""
+
+    def __init__(self, texts: pa.Array) -> None:
+        _, offsets, data = texts.buffers()
+        wide = np.int64 if pa.types.is_large_string(texts.type) else np.int32
+        self._offsets = np.frombuffer(offsets or bytes(8), wide)[texts.offset : texts.offset + len(texts) + 1]
+        end = int(self._offsets[-1])
+        self._safe = max(end - PREFIX, 0)  # from there on fewer than PREFIX bytes may follow: a padded copy
+        rest = (data.slice(self._safe, end - self._safe).to_pybytes() if data else b"") + bytes(PREFIX)
+        self._body, self._rest = _windows(data or b"", self._safe), _windows(rest, end - self._safe + 1)
+
+    def at(self, places: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.integer]]:
+        begin = self._offsets[places]
+        late = begin >= self._safe
+        heads = np.empty(len(begin), f"V{PREFIX}")
+        heads[late], heads[~late] = self._rest[begin[late] - self._safe], self._body[begin[~late]]
+        return heads.view(np.uint8).reshape(-1, PREFIX), self._offsets[places + 1] - begin
+
+
+def _windows(data: bytes | pa.Buffer, count: int) -> npt.NDArray[np.void]:
+    """PREFIX bytes from each of the first `count` bytes on."""
+    return np.ndarray((count,), f"V{PREFIX}", memoryview(data) if count else bytes(PREFIX), strides=(1,))
 
 
 def leading_equal(left: npt.NDArray[np.integer], right: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:

@@ -10,7 +10,7 @@ in retrieved contexts, rows are nested from the bottom up instead.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from operator import attrgetter
 
@@ -120,21 +120,21 @@ def _layouts(columns: Sequence[Column], given: Orders, pinned: int, blocks: Bloc
     if n < 2 or m < pinned + 2:
         return
     statistics = _by_statistics(columns, given, pinned)
-    yield _arranged(columns, statistics, blocks)
+    by_statistics = _arranged(columns, statistics, blocks)
+    yield by_statistics
     if n > GREEDY_ROWS:
-        yield _in_pieces(columns, statistics, pinned, blocks)
+        yield _in_pieces(columns, by_statistics.rows.copy(), statistics, pinned, blocks)
         return
     for scored, exponent in product(dict.fromkeys((Blocks(), blocks)), _EXPONENTS):  # a short cell fills no block alone
         yield _arranged(columns, greedy_orders(columns, statistics, pinned, exponent, scored), blocks)
 
 
-def _in_pieces(columns: Sequence[Column], statistics: Orders, pinned: int, blocks: Blocks) -> Layout:
+def _in_pieces(columns: Sequence[Column], rows: Numbers, statistics: Orders, pinned: int, blocks: Blocks) -> Layout:
     """The plans of pieces of the sorted rows, one after the other: a bound on memory."""
-    rows = np.lexsort([columns[column].codes for column in reversed(statistics)]).astype(np.int32)
     order, hits = np.empty((len(rows), len(columns)), statistics.dtype), 0.0
     for start in range(0, len(rows), GREEDY_ROWS):
         part = slice(start, start + GREEDY_ROWS)
-        piece = [replace(column, codes=column.codes[rows[part]]) for column in columns]
+        piece = [column.part(rows[part]) for column in columns]
         layout = plan_window(piece, statistics.tolist(), pinned, blocks)
         rows[part], order[part], hits = rows[part][layout.rows], layout.order, hits + layout.hits
     return Layout(rows, order, hits)

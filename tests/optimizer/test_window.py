@@ -214,17 +214,45 @@ def common_bytes(left, right):
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
 
 
-def test_beginnings_end_with_their_cell():
-    texts = ["", "a", "ab", "abc", "abd" * 20, "abd" * 20 + "x", "äb", "äc"]
-    column = encode(pa.array(texts), "a: ", str)
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+@pytest.mark.parametrize("borders", [[], [3], [1, 1, 5]])
+@pytest.mark.parametrize("changed", ["", "ab", "abd" * 20, "*"])
+def test_beginnings_end_with_their_cell(kind, borders, changed):
+    """Wherever the texts lie: in the table's chunks, or behind them where rendering changes some, or all."""
+    values = ["", "a", "ab", "abc", "abd" * 20, "abd" * 20 + "x", "äb", "äc"]
+    edges = [0, *borders, len(values)]
+    chunks = pa.chunked_array([values[start:end] for start, end in pairwise(edges)], kind)
+    column = encode(chunks, "a: ", lambda text: text + "!" * (changed in ("*", text)))
     ranked = column.rendered
-    left, right = np.divmod(np.arange(len(texts) ** 2), len(texts))
+    assert ranked == [f"a: {text}" + "!" * (changed in ("*", text)) for text in sorted(values)]
+    left, right = np.divmod(np.arange(len(ranked) ** 2), len(ranked))
     expected = [
         min(3 + common_bytes(one[3:].encode()[:32], other[3:].encode()[:32]), len(one) + 2)
         for one in ranked
         for other in ranked
     ]
     assert column.shared(left, right).tolist() == expected
+
+
+def test_values_that_stay_as_they_are_take_no_memory_again():
+    keys = pa.chunked_array([[f"{i * 7919 % 100_000:07d}" for i in range(100_000)]])
+    before = pa.total_allocated_bytes()
+    column = encode(keys, "key: ", lambda text: text)
+    assert pa.total_allocated_bytes() - before < 10_000
+    assert (column.codes.itemsize, column.lengths.itemsize) == (4, 1)
+
+
+@pytest.mark.parametrize("unordered", [False, True])
+def test_a_part_of_a_column_has_its_values_alone(unordered):
+    values = pa.array([json.dumps([f"e{i % 7}", f"e{i % 3}"]) for i in range(50)])
+    column = encode_unordered(values, "c: ") if unordered else encode(values, "c: ", str)
+    rows = np.array([40, 3, 17, 3])
+    part = column.part(rows)
+    assert len(part.lengths) == 3
+    assert [part.pieces[code] for code in part.codes] == [column.pieces[code] for code in column.codes[rows]]
+    left, right = part.codes[[0, 0, 1]], part.codes[[1, 2, 2]]
+    assert part.shared(left, right).tolist() == column.shared(
+        column.codes[rows[[0, 0, 1]]], column.codes[rows[[1, 2, 2]]]).tolist()  # fmt: skip
 
 
 def test_order_must_name_every_column():
