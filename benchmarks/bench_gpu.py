@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from spark_llm.kernels import kv_store, masked_argmax, rms_norm, rotary, silu_and_mul
+from spark_llm.kernels import kv_store, masked_sample, rms_norm, rotary, silu_and_mul
 from spark_llm.kernels.cascade import Query
 from spark_llm.kernels.paged_attention import PagedBatch, paged_attention, paged_attention_reference
 from spark_llm.serving.model_runner import ModelRunner
@@ -163,11 +163,15 @@ def pointwise(bench: Bench) -> None:
     logits = torch.randn(256, 128256, device=bench.device)
     masks = torch.randint(-(2**31), 2**31 - 1, (4, 4008), dtype=torch.int32, device=bench.device)
     mask_of = torch.arange(256, device=bench.device) % 5 - 1
-    check(
-        masked_argmax.masked_argmax(logits, masks, mask_of),
-        masked_argmax.masked_argmax_reference(logits, masks, mask_of),
-    )
-    bench.moved("masked_argmax", lambda: masked_argmax.masked_argmax(logits, masks, mask_of), logits.nbytes)
+    keys = torch.from_numpy(masked_sample.noise_keys(np.arange(256, dtype=np.uint64), np.arange(256))).to(bench.device)
+    for name, warmth in (("masked_sample greedy", 0.0), ("masked_sample drawn", 1.0)):
+        arguments = (masks, mask_of, torch.full((256,), warmth, device=bench.device), None, keys)
+        got = masked_sample.masked_sample(logits, *arguments)
+        wanted = masked_sample.masked_sample_reference(logits.clone(), *arguments)
+        check(
+            (got == wanted).float().mean().round(decimals=1), torch.ones((), device=bench.device)
+        )  # but for near ties
+        bench.moved(name, lambda a=arguments: masked_sample.masked_sample(logits, *a), logits.nbytes)  # type: ignore[misc]
 
 
 def decode(bench: Bench) -> None:

@@ -29,6 +29,13 @@ def use_compiled_products(weight: Tensor) -> bool:
     return not torch.cpu._is_amx_tile_supported()
 
 
+def use_compiled_sampling(logits: Tensor) -> bool:
+    """Whether tokens are chosen by compiled C."""
+    return (
+        logits.device.type == "cpu" and logits.dtype == torch.float32 and not _interpreted() and library() is not None
+    )
+
+
 @cache
 def _installed() -> bool:
     return find_spec("triton") is not None

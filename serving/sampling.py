@@ -1,17 +1,21 @@
-"""Choosing the next token. A request's draws depend on its seed and its token's index alone, never on the batch."""
+"""Choosing next tokens. A request's draws depend on its seed and its token's index alone, never on the batch."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from spark_llm.kernels.masked_sample import masked_sample, noise_keys
+from spark_llm.serving.choices import Mask
 from torch import Tensor
 
+NO_MASK = torch.zeros((1, 1), dtype=torch.int32)
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+
+class Draw(NamedTuple):
     """How to choose one token; `temperature` 0 takes the most likely."""
 
     temperature: float = 0.0
@@ -19,33 +23,55 @@ class Draw:
     seed: int = 0
     index: int = 0
 
-    @property
-    def uniform(self) -> float:
-        """The draw in [0, 1) of this seed and index."""
-        digest = hashlib.blake2b(f"{self.seed}/{self.index}".encode(), digest_size=8).digest()
-        return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
+
+class Sampler:
+    """How to choose the next tokens of the same rows, step by step.
+
+    Parameters
+    ----------
+    draws : sequence of Draw
+        Of each row's next token.
+    device : torch.device
+        Of the logits.
+    """
+
+    def __init__(self, draws: Sequence[Draw], device: torch.device) -> None:
+        temperatures, top_ps, seeds, indices = zip(*draws, strict=True)
+        self._device, self.drawn = device, any(temperatures)
+        self._warmth = torch.tensor(temperatures, dtype=torch.float32, device=device)
+        cut = any(t > 0 and p < 1 for t, p in zip(temperatures, top_ps, strict=True))
+        self._top_p = torch.tensor(top_ps, dtype=torch.float32, device=device) if cut else None
+        self._seeds = np.array([seed & 0xFFFFFFFFFFFFFFFF for seed in seeds], np.uint64)
+        self._indices = np.array(indices, np.int64)
+
+    def choose(self, logits: Tensor, masks: NDArray[np.int32] | None = None, mask_of: Tensor | None = None) -> Tensor:
+        """One token [n] per row of logits [n, vocab] (float32, overwritten), and move on by one.
+
+        Row i may take what mask `mask_of[i]` of `masks` [m, words] allows, and any token where that is -1.
+        """
+        keys = noise_keys(self._seeds, self._indices) if self.drawn else self._indices
+        self._indices = self._indices + 1
+        if masks is None and not self.drawn:
+            return logits.argmax(-1)
+        bits = NO_MASK if masks is None else torch.from_numpy(masks)
+        rows = torch.full((len(logits),), -1) if mask_of is None else mask_of
+        on_device = (x.to(self._device) for x in (bits, rows))
+        return masked_sample(logits, *on_device, self._warmth, self._top_p, torch.from_numpy(keys).to(self._device))
 
 
-def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
-    """One token per row of logits [n, vocab] (float32; tokens that may not be chosen are -inf)."""
+def choose(logits: Tensor, masks: Sequence[Mask | None], draws: Sequence[Draw]) -> list[int]:
+    """One allowed token per row of logits [n, vocab] (float32, overwritten); rows whose mask is None may take any."""
     if not draws:
         return []
-    tokens = logits.argmax(-1)
-    random = [i for i, draw in enumerate(draws) if draw.temperature > 0]
-    if random:
-        tokens[random] = _nucleus(logits[random], [draws[i] for i in random])
-    return tokens.tolist()
-
-
-def _nucleus(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """Draw from the fewest tokens whose probabilities reach top_p (Holtzman et al., arXiv 1904.09751)."""
-    temperature, top_p, uniform = (
-        torch.tensor([value], dtype=torch.float64, device=logits.device).T
-        for value in zip(*((draw.temperature, draw.top_p, draw.uniform) for draw in draws), strict=True)
-    )
-    probabilities, order = torch.softmax(logits.double() / temperature, -1).sort(stable=True, descending=True)
-    summed = probabilities.cumsum(-1)
-    kept = summed - probabilities < top_p
-    total = (probabilities * kept).sum(-1, keepdim=True)
-    rank = (summed <= uniform * total).sum(-1, keepdim=True)
-    return order.gather(-1, rank.minimum(kept.sum(-1, keepdim=True) - 1)).squeeze(-1)
+    numbers: dict[int, int] = {-1: -1}  # of the distinct mask objects
+    distinct: list[Mask] = []
+    mask_of = []
+    for mask in masks:
+        known = -1 if mask is None else id(mask)
+        if mask is not None and known not in numbers:
+            numbers[known] = len(distinct)
+            distinct.append(mask)
+        mask_of.append(numbers[known])
+    sampler = Sampler(draws, logits.device)
+    tokens: list[int] = sampler.choose(logits, np.stack(distinct) if distinct else None, torch.tensor(mask_of)).tolist()
+    return tokens

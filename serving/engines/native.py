@@ -17,13 +17,13 @@ from spark_llm.serving.core import Capacity, EngineFailure, Finished, ModelRef, 
 from spark_llm.serving.decode_run import DecodeRun
 from spark_llm.serving.generation import Generation
 from spark_llm.serving.grammar import Grammar, GrammarCompiler
-from spark_llm.serving.masks import choose
 from spark_llm.serving.model_runner import ModelRunner
 from spark_llm.serving.models.config import read_config
 from spark_llm.serving.models.decoder import Decoder, KVCache
 from spark_llm.serving.models.directory import find_model, model_identity, read_json
 from spark_llm.serving.models.weights import load_weights
 from spark_llm.serving.prompt import PromptComposer
+from spark_llm.serving.sampling import choose
 from spark_llm.serving.scheduler.backlog import Backlog
 from spark_llm.serving.scheduler.policies import create_policy
 from spark_llm.serving.scheduler.scheduler import Chunk, Scheduler
@@ -198,9 +198,8 @@ class NativeEngine:
         places = [place for place in row_of if place[1] < 0]
         while places:
             due = [self._active[request_id] for request_id, _ in places]
-            masks = {i: mask for i, (_, g) in enumerate(due) if (mask := g.mask) is not None}
             rows = logits if len(places) == len(logits) else logits[[row_of[place] for place in places]]
-            tokens = choose(rows, masks, [generation.draw for _, generation in due])
+            tokens = choose(rows, [g.mask for _, g in due], [g.draw for _, g in due])
             reached = []
             for (sequence, generation), (request_id, at), token in zip(due, places, tokens, strict=True):
                 accepted = generation.extend(token)

@@ -9,7 +9,7 @@ import triton
 from spark_llm.kernels.gpu import (
     decode_attention,
     kv_store,
-    masked_argmax,
+    masked_sample,
     merge,
     rms_norm,
     rotary,
@@ -65,10 +65,10 @@ def main():
             {"k": BF16, "v": BF16, "k_cache": BF16, "v_cache": BF16, "slots": INT64},
             {"BLOCK": 1024},
         ),
-        "masked_argmax": compiled(
-            masked_argmax._masked_argmax_kernel,
-            {"logits": FP32, "masks": INT32, "mask_of": INT64, "tokens": INT64},
-            {"BLOCK": masked_argmax.BLOCK},
+        "masked_sample": compiled(
+            masked_sample._masked_sample_kernel,
+            {"logits": FP32, "masks": INT32, "mask_of": INT64, "temperature": FP32, "keys": INT32, "tokens": INT64},
+            {"BLOCK": masked_sample.BLOCK},
         ),
         "merge": compiled(
             merge._merge_kernel, {"parts": FP32, "lse": FP32, "out": BF16}, {"D": 128, "BLOCK_D": 128}, num_warps=1

@@ -14,7 +14,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from spark_llm.kernels import dispatch, kv_store, masked_argmax, rms_norm, rotary, silu_and_mul
+from spark_llm.kernels import dispatch, kv_store, masked_sample, rms_norm, rotary, silu_and_mul
 from spark_llm.kernels.cascade import Query
 from spark_llm.kernels.gpu import paged_attention as gpu_attention
 from spark_llm.kernels.gpu.merge import merge_parts
@@ -68,15 +68,18 @@ def case_kv_store():
         assert torch.equal(ours, theirs)
 
 
-def case_masked_argmax():
-    for rows, vocab in ((1, 3), (5, 320), (3, 5001)):
+def case_masked_sample():
+    for rows, vocab in ((1, 3), (5, 320), (6, 5001)):
         logits = torch.randn(rows, vocab)
         logits[0, :2] = 9.0  # equal ones: the first is taken
         masks = torch.randint(-(2**31), 2**31 - 1, (2, -(-vocab // 32)), dtype=torch.int32)
         masks[:, 0] |= 1
-        mask_of = torch.tensor([-1, 0, 1, 0, -1])[:rows]
-        wanted = masked_argmax.masked_argmax_reference(logits, masks, mask_of)
-        assert torch.equal(masked_argmax.masked_argmax(logits, masks, mask_of), wanted)
+        mask_of = torch.tensor([-1, 0, 1, 0, -1, 1])[:rows]
+        warm, top_p = torch.tensor([0, 0.7, 1.5, 0, 1.0, 0.2])[:rows], torch.tensor([1, 1, 0.5, 0.5, 0.9, 1.0])[:rows]
+        keys = torch.from_numpy(masked_sample.noise_keys(np.arange(rows, dtype=np.uint64), np.arange(rows)))
+        for case in ((0 * warm, None), (warm, None), (warm, top_p)):
+            wanted = masked_sample.masked_sample_reference(logits.clone(), masks, mask_of, *case, keys)
+            assert torch.equal(masked_sample.masked_sample(logits.clone(), masks, mask_of, *case, keys), wanted)
 
 
 def case_merge():

@@ -11,6 +11,7 @@ from spark_llm.kernels.cpu import attention as compiled_attention
 from spark_llm.kernels.decode_batch import HostDecodeBatch
 from spark_llm.kernels.kv_store import kv_copy, kv_copy_reference, kv_store, kv_store_reference
 from spark_llm.kernels.linear import gated_linear, gated_linear_reference, linear, linear_reference, pack, shape_of
+from spark_llm.kernels.masked_sample import masked_sample, masked_sample_reference, noise_keys
 from spark_llm.kernels.paged_attention import (
     PagedBatch,
     paged_attention,
@@ -193,3 +194,26 @@ def test_a_carried_decode_plan_equals_a_new_one_at_every_step(monkeypatch, page_
         torch.testing.assert_close(paged_attention(q, k, v, carried.batch, 0.3).float(), exact, atol=1e-2, rtol=2e-2)
         slots = [t[p // page_size] * page_size + p % page_size for p, t in zip(positions, tables, strict=True)]
         assert carried.slots().tolist() == slots
+
+
+def test_masked_draws_equal_their_definition_and_the_distribution():
+    for rows, vocab in ((3, 3), (40, 320), (40, 5001)):
+        logits = torch.randn(rows, vocab, generator=torch.Generator().manual_seed(vocab)) * 3
+        logits[0, :2] = 30.0  # equal ones: the first is taken
+        masks = torch.randint(-(2**31), 2**31 - 1, (2, -(-vocab // 32)), dtype=torch.int32)
+        masks[:, 0] |= 1
+        at, keys = torch.arange(rows), torch.from_numpy(noise_keys(np.arange(rows, dtype=np.uint64), np.arange(rows)))
+        warm, top_p = torch.tensor([0, 0.7, 1.3, 2.0])[at % 4], torch.tensor([1, 0.9, 0.3])[at % 3]
+        for case in ((0 * warm, None), (warm, None), (warm, top_p)):
+            wanted = masked_sample_reference(logits.clone(), masks, at % 3 - 1, *case, keys)
+            got = masked_sample(logits.clone(), masks, at % 3 - 1, *case, keys)
+            assert (got == wanted).float().mean() > 0.97, "but for near ties"
+    rows = 40_000
+    logits, one = torch.tensor([0.5, -1.0, 2.0, 0.0, -3.0]), torch.ones(rows)
+    keys = torch.from_numpy(noise_keys(np.full(rows, 7, np.uint64), np.arange(rows)))
+    arguments = (torch.zeros(1, 1, dtype=torch.int32), torch.full((rows,), -1), one)
+    for top_p, kept in ((None, [0, 1, 2, 3, 4]), (0.8 * one, [0, 2])):
+        tokens = masked_sample(logits.expand(rows, -1).contiguous(), *arguments, top_p, keys)
+        wanted = torch.zeros(5)
+        wanted[kept] = torch.softmax(logits[kept], 0)
+        torch.testing.assert_close(tokens.bincount(minlength=5) / rows, wanted, atol=0.01, rtol=0)
