@@ -2,32 +2,47 @@
 
     python benchmarks/step_cost.py --running 256 --json
 
-The model's forward is replaced by one that returns fixed logits of few tokens. `free`: greedy text, which takes decode
-runs; `single`: with a stop string, so that every step is scheduled, planned and chosen anew; `scheduled`: the part of
-it that the scheduler takes. Milliseconds a step, the median of the steps.
+The model's forward is replaced by one that returns fixed logits; the choice over the vocabulary, one call of a kernel,
+is not counted either but shown apart (`choice_ms`). `free`: greedy text; `stop`: with a stop string; `sampled`,
+`nucleus`: at a temperature; `regex`, `schema`: under xgrammar's masks, whose own share is shown (`grammar_ms`).
+`single`: steps outside of decode runs, scheduled, planned and chosen anew; `scheduled`: the part of it that the
+scheduler takes. Milliseconds a step, the median of the steps.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from checkpoint import write_checkpoint
 from emit import emit
-from spark_llm.serving.core import Call, ModelRef, Request
+from spark_llm.kernels.masked_sample import masked_sample
+from spark_llm.serving import sampling
+from spark_llm.serving.core import Call, Constraint, ModelRef, Request
+from spark_llm.serving.decode_run import DecodeRun
 from spark_llm.serving.engines.native import NativeEngine
+from spark_llm.serving.grammar import GrammarBatch
 
 RESULTS = Path(__file__).resolve().parent / "results" / "step_cost.jsonl"
-STEPS, TOKENS = 100, 100
-CALLS = {
-    "free": Call("f", "Say it.\n", max_tokens=400),
-    "single": Call("s", "Say it.\n", max_tokens=400, stop=("@@@@",)),
+STEPS = 100
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
+WITH: dict[str, dict[str, Any]] = {
+    "free": {},
+    "stop": {"stop": ("@@@@",)},
+    "sampled": {"temperature": 0.8},
+    "nucleus": {"temperature": 0.8, "top_p": 0.9},
+    "regex": {"constraint": Constraint("regex", "[a-z ]{390,400}")},
+    "schema": {"constraint": Constraint("json_schema", json.dumps(SCHEMA))},
+    "single": {},
 }
 
 
@@ -43,6 +58,11 @@ class Clock:
         self.seconds += time.thread_time() - begin
         return result
 
+    @property
+    def method(self) -> Callable[..., Any]:
+        """To stand in a class."""
+        return lambda *arguments: self(*arguments)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -52,32 +72,53 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = str(write_checkpoint(Path(folder) / "model", [f"film {i} was fine" for i in range(1000)]))
         costs: dict[str, float] = {}
-        for name, call in CALLS.items():
-            costs |= measure(name, call, model, arguments.running)
+        for name, more in WITH.items():
+            costs |= measure(name, Call(name, "Say it.\n", max_tokens=400, **more), model, arguments.running)
     emit({"running": arguments.running, **costs}, RESULTS, as_json=arguments.json)
 
 
 def measure(name: str, call: Call, model: str, running: int) -> dict[str, float]:
     args = {"kv_tokens": running * 600, "max_running": running, "dtype": "bfloat16", "threads": 1}
     engine = NativeEngine(ModelRef(model, "native", "", args))
-    engine.submit([Request(i, call, (f"{i} film {i * 7}\n",)) for i in range(running)])
-    forward = engine._runner.decoder.forward
-    logits = torch.zeros(running, TOKENS)
-    logits[:, -1] = 9.0
+    engine.submit([Request(i, call, (f"{i} film {i * 7}\n",), seed=i) for i in range(running)])
     while engine.stats()["running"] < running:
         engine.step()
-    model_clock = Clock(lambda step, _: logits[: len(step.token_ids)].clone())
-    engine._runner.decoder.forward = model_clock  # type: ignore[assignment,method-assign]
-    engine._scheduler.schedule = scheduled = Clock(engine._scheduler.schedule)  # type: ignore[method-assign]
-    seconds = []
-    for _ in range(STEPS):
-        begin, before = time.thread_time(), model_clock.seconds
-        engine.step()
-        seconds.append(time.thread_time() - begin - (model_clock.seconds - before))
-    engine._runner.decoder.forward = forward  # type: ignore[method-assign]
+    sizes = running, engine._runner.decoder.config.vocab_size
+    text = engine._tokenizer.encode(" film").tolist() if call.constraint.kind != "none" else range(sizes[1])
+    logits = torch.full(sizes, -50.0)
+    logits[:, text] = torch.randn((running, len(text)), generator=torch.Generator().manual_seed(1))
+    logits[:, 0] = -100.0  # ends an answer
+    with ExitStack() as stack:
+        model_clock = Clock(lambda step, _: logits[: len(step.token_ids)].clone())
+        stack.enter_context(mock.patch.object(engine._runner.decoder, "forward", model_clock))
+        scheduled = Clock(engine._scheduler.schedule)
+        stack.enter_context(mock.patch.object(engine._scheduler, "schedule", scheduled))
+        choices = [Clock(masked_sample), Clock(torch.Tensor.argmax)]
+        stack.enter_context(mock.patch.object(sampling, "masked_sample", choices[0]))
+        stack.enter_context(mock.patch.object(torch.Tensor, "argmax", choices[1].method))
+        grammar = Clock(GrammarBatch.advance)
+        stack.enter_context(mock.patch.object(GrammarBatch, "advance", grammar.method))
+        if name == "single":
+            stack.enter_context(mock.patch.object(DecodeRun, "worthwhile", return_value=False))
+        for _ in range(3):
+            engine.step()
+        assert (engine._run is None) == (name == "single"), name
+        for clock in (scheduled, grammar, *choices):
+            clock.seconds = 0.0
+        seconds = []
+        for _ in range(STEPS):
+            begin, before = time.thread_time(), sum(clock.seconds for clock in (model_clock, *choices))
+            engine.step()
+            after = sum(clock.seconds for clock in (model_clock, *choices))
+            seconds.append(time.thread_time() - begin - (after - before))
     engine.close()
-    costs = {f"{name}_ms": round(statistics.median(seconds) * 1e3, 3), f"{name}_most_ms": round(max(seconds) * 1e3, 3)}
-    return costs | ({"scheduled_ms": round(scheduled.seconds / STEPS * 1e3, 3)} if name == "single" else {})
+    costs = {f"{name}_ms": statistics.median(seconds), f"{name}_most_ms": max(seconds)}
+    costs[f"{name}_choice_ms"] = sum(clock.seconds for clock in choices) / STEPS
+    if grammar.seconds:
+        costs[f"{name}_grammar_ms"] = grammar.seconds / STEPS
+    if name == "single":
+        costs["scheduled_ms"] = scheduled.seconds / STEPS
+    return {key: round(value * 1e3, 3) for key, value in costs.items()}
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ class DecodeBatch:
 
     def _begin(self, tables: Sequence[NDArray[np.int32]], positions: Int, page_size: int) -> list[Query]:
         self.positions, self._page_size = positions.copy(), page_size
+        self._retired = np.full(len(positions), -1)  # slots of requests that have ended
         self._tables = pad_tables([np.append(table, np.zeros(AHEAD, np.int32)) for table in tables])
         self.room = AHEAD * page_size - int((positions % page_size).max()) - 1  # steps before a new plan
         at = enumerate(zip(positions.tolist(), tables, strict=True))
@@ -70,7 +71,12 @@ class DecodeBatch:
     def slots(self) -> Int:
         """Where the new keys and values go."""
         page, offset = np.divmod(self.positions, self._page_size)
-        return self._tables[np.arange(len(page)), page].astype(np.int64) * self._page_size + offset
+        own = self._tables[np.arange(len(page)), page].astype(np.int64) * self._page_size + offset
+        return np.where(self._retired >= 0, self._retired, own)
+
+    def retire(self, rows: Sequence[int], spare_slot: int) -> None:
+        """Requests that have ended are computed on, over whatever is in their pages, and store to a spare slot."""
+        self._retired[rows] = spare_slot
 
     def _lay_out(self, groups: Sequence[Group], dtype: torch.dtype) -> None:
         """All groups' pages, and all their masks, one behind the other, so that a step touches each once."""

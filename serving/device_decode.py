@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ class DeviceDecode:
             torch.zeros(rows, dtype=torch.int32, device=self.device),
             torch.full((rows, width), spare_page, dtype=torch.int32, device=self.device),
         )
-        self._captured: dict[int, tuple[Callable[[], None], Tensor]] = {}
+        self._captured: dict[int, Callable[[], Tensor]] = {}
         # routing to experts looks at the device from the host, which a graph cannot
         self._graphs = self.device.type == "cuda" and not decoder.config.num_experts
 
@@ -93,7 +94,7 @@ class DeviceDecode:
         return DeviceBatch(buffers, positions.copy(), self.page_size, room, plan if plan.levels > plan.splits else None)
 
     def run(self, tokens: Tensor, batch: DeviceBatch) -> Tensor:
-        """Compute one token [R] of each request of the batch; returns the most likely next ones, on the device."""
+        """Compute one token [R] of each request of the batch; returns logits [R, vocab], until the next run."""
         rows = len(tokens)
         batch.buffers.tokens[:rows] = tokens
         if batch.plan is not None:
@@ -102,23 +103,16 @@ class DeviceDecode:
         bucket = len(batch.buffers.tokens)
         if bucket not in self._captured:
             self._captured[bucket] = self._capture(batch.buffers)
-        replay, chosen = self._captured[bucket]
-        replay()
-        return chosen[:rows].clone()  # the next replay overwrites it
+        return self._captured[bucket]()[:rows]
 
-    def _capture(self, buffers: Buffers) -> tuple[Callable[[], None], Tensor]:
-        """A function that computes the step of the buffers, and the tensor that it leaves the tokens in."""
+    def _capture(self, buffers: Buffers) -> Callable[[], Tensor]:
+        """A function that computes the step of the buffers and returns its logits."""
         rows = len(buffers.tokens)
         splits = splits_for(rows, self.decoder.config.num_kv_heads, min(TYPICAL_CONTEXT, self._reach))
         none = torch.empty((0, 7), dtype=torch.int32, device=self.device)
         plan = DevicePlan(none, none, buffers.firsts, buffers.lengths, (16, 16, 4, 1), splits, splits)
         if not self._graphs:
-            chosen = torch.zeros(rows, dtype=torch.int64, device=self.device)
-
-            def compute() -> None:
-                chosen.copy_(self._forward(buffers, plan))
-
-            return compute, chosen
+            return partial(self._forward, buffers, plan)
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # kernels compile, and workspaces are made, before the capture
@@ -127,8 +121,13 @@ class DeviceDecode:
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            chosen = self._forward(buffers, plan)
-        return graph.replay, chosen
+            logits = self._forward(buffers, plan)
+
+        def compute() -> Tensor:
+            graph.replay()
+            return logits
+
+        return compute
 
     def _forward(self, buffers: Buffers, plan: DevicePlan) -> Tensor:
         positions = (buffers.lengths.long() - 1).clamp_(min=0)
@@ -144,7 +143,7 @@ class DeviceDecode:
             logit_rows=slice(None),
             logit_batches=batches,
         )
-        return self.decoder.forward(step, self.cache).argmax(-1)
+        return self.decoder.forward(step, self.cache)
 
     @property
     def _reach(self) -> int:

@@ -10,6 +10,7 @@ from spark_llm.serving.core import Call, FinishReason
 from spark_llm.serving.grammar import Grammar
 from spark_llm.serving.sampling import Draw
 from spark_llm.serving.scheduler.sequence import Branch
+from spark_llm.serving.stop_strings import StopStrings
 from spark_llm.serving.tokenizer import Tokenizer
 
 
@@ -18,6 +19,8 @@ class Generation:
 
     Parameters
     ----------
+    stops : StopStrings, optional
+        Of the call.
     limit : int
         Longest answer in tokens.
     seed : int
@@ -29,19 +32,24 @@ class Generation:
         call: Call,
         tokenizer: Tokenizer,
         grammar: Grammar | Choices | None,
+        stops: StopStrings | None,
         stop_ids: frozenset[int],
         limit: int,
         seed: int,
     ) -> None:
         self._call, self._grammar, self._stop_ids, self._limit, self._seed = call, grammar, stop_ids, limit, seed
-        self._tokenizer, self._stream = tokenizer, tokenizer.stream() if call.stop else None
-        self._streamed = ""  # the text so far; kept only where stop strings are looked for
+        self._stream, self.stops = tokenizer.stream(), stops
+        self._text, self._read = "", 0  # of the first tokens; read on where a stop string may have ended
+        self.incomplete = False  # whether what was read ends inside a character
+        self._cut = False  # before a stop string
         self.tokens: list[int] = []
         self.finish_reason: FinishReason | None = None
 
     @property
     def text(self) -> str:
-        return self._streamed if self._call.stop else self._tokenizer.decode(self.tokens)
+        if not self._cut:
+            self._read_on()
+        return self._text
 
     @property
     def mask(self) -> Mask | None:
@@ -54,9 +62,13 @@ class Generation:
         return () if self._grammar is None else self._grammar.ahead
 
     @property
-    def plain(self) -> bool:
-        """Whether nothing but end tokens and length bounds the answer, and it is the most likely one."""
-        return self._grammar is None and self._stream is None and self._call.temperature == 0
+    def grammar(self) -> Grammar | None:
+        return self._grammar if isinstance(self._grammar, Grammar) else None
+
+    @property
+    def runs(self) -> bool:
+        """Whether a decode run can take the answer further: choices take few steps anyway."""
+        return self._grammar is None or (self.grammar is not None and self.stops is None)
 
     @property
     def left(self) -> int:
@@ -75,6 +87,20 @@ class Generation:
     def extend(self, token: int) -> list[int]:
         """Accept the chosen token; returns it and the tokens that it forces, without one that ends the answer."""
         return self._accept([token])
+
+    def resume(self, tokens: list[int], *, refused: bool = False) -> list[int]:
+        """Append tokens that a decode run chose, none but the last of which can end the answer, as `extend` does.
+
+        The grammar knows of them already; `refused` says that it does not allow the last one.
+        """
+        *sure, last = tokens
+        self.tokens += sure
+        if refused:
+            self.finish_reason = "error"
+        if self._grammar is None or refused or last in self._stop_ids:
+            return [*sure, *([] if refused else self._accept([last]))]
+        self._append(last)
+        return [*tokens, *(self._accept(self._grammar.forced()) if self.finish_reason is None else ())]
 
     def _accept(self, tokens: Iterable[int]) -> list[int]:
         queue, accepted = deque(tokens), []
@@ -99,13 +125,20 @@ class Generation:
             self.finish_reason = "length"
 
     def _reaches_stop_string(self, token: int) -> bool:
-        """Add the token's text; cut it before the first stop string that it completes."""
-        if self._stream is None:
+        """Whether one ends in this token; the text is then cut before it."""
+        if self.stops is None or not (self.incomplete or self.stops.may_end[token]):
             return False
-        known = len(self._streamed)
-        self._streamed += self._stream.add(token)
-        places = [self._streamed.find(stop, max(0, known - len(stop) + 1)) for stop in self._call.stop]
-        found = [place for place in places if place >= 0]
-        if found:
-            self._streamed = self._streamed[: min(found)]
-        return bool(found)
+        known = len(self._text)
+        self._read_on()
+        place = self.stops.find(self._text, known)
+        if place >= 0:
+            self._text, self._cut = self._text[:place], True
+        return place >= 0
+
+    def _read_on(self) -> None:
+        """Decode the tokens that were not read yet."""
+        for token in self.tokens[self._read :]:
+            added = self._stream.add(token)
+            self.incomplete = not added
+            self._text += added
+        self._read = len(self.tokens)

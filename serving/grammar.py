@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Sequence
 from functools import cached_property
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from spark_llm.serving.choices import Choices, ChoiceTree, Mask
 from spark_llm.serving.core import Constraint, EngineFailure
 from spark_llm.serving.scheduler.sequence import Branch
@@ -55,6 +57,10 @@ class GrammarCompiler:
         matcher = self._xgrammar.GrammarMatcher(compiled)
         return Grammar(matcher, self._tokenizer, self._only_stop, allowed)
 
+    def advance_together(self, grammars: Sequence[Grammar], threads: int) -> GrammarBatch:
+        batch = self._xgrammar.BatchGrammarMatcher(max_threads=threads)
+        return GrammarBatch(grammars, batch, self._single_bytes)
+
     def _compile(self, constraint: Constraint, value: str) -> Any:
         if constraint.kind == "choices":
             grammar = _choices_grammar(constraint.value)
@@ -71,7 +77,7 @@ class GrammarCompiler:
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
-        return Vocabulary(self._tokenizer.backend)
+        return self._tokenizer.vocabulary
 
     @cached_property
     def _xgrammar(self) -> Any:
@@ -93,6 +99,12 @@ class GrammarCompiler:
         return self._xgrammar.GrammarCompiler(self._info, max_threads=1)
 
     @cached_property
+    def _single_bytes(self) -> NDArray[np.int64]:
+        """A token for each byte, where there is one."""
+        spelling = self._tokenizer.vocabulary.spelling
+        return np.array([spelling[bytes([byte])][0] for byte in range(256) if bytes([byte]) in spelling], np.int64)
+
+    @cached_property
     def _no_control(self) -> Mask:
         control = [i for i, token in enumerate(self._info.decoded_vocab) if any(byte < 0x20 for byte in token)]
         return ~_mask_of(control, self.words)
@@ -105,18 +117,18 @@ class Grammar:
     """Too much may follow to compute it ahead."""
 
     def __init__(self, matcher: Any, tokenizer: Tokenizer, only_stop: Mask, allowed: Mask) -> None:
-        self._matcher, self._tokenizer, self._only_stop, self._allowed = matcher, tokenizer, only_stop, allowed
+        self.matcher, self._tokenizer, self._only_stop, self.allowed = matcher, tokenizer, only_stop, allowed
         self.mask: Mask = np.empty(len(only_stop), np.int32)  # bit t of word t // 32: token t may come next
         self._refresh()
 
     @property
     def finished(self) -> bool:
         """Whether nothing but the end can follow."""
-        return self._matcher.is_completed() and not (self.mask & ~self._only_stop).any()
+        return self.matcher.is_completed() and not (self.mask & ~self._only_stop).any()
 
     def accept(self, token: int) -> bool:
         """Advance by a token; False if the grammar does not allow it."""
-        if not self._matcher.accept_token(token):
+        if not self.matcher.accept_token(token):
             return False
         self._refresh()
         return True
@@ -128,11 +140,11 @@ class Grammar:
         follows, unless the grammar ends there (jump-forward decoding; SGLang, arXiv 2312.07104, section 4).
         """
         try:
-            text = self._matcher.find_jump_forward_string()
+            text = self.matcher.find_jump_forward_string()
         except UnicodeDecodeError:  # it begins or ends inside of a character
             text = ""
         tokens = self._tokenizer.encode(text).tolist() if text else []
-        ahead = Grammar(self._matcher.fork(), self._tokenizer, self._only_stop, self._allowed) if tokens else self
+        ahead = Grammar(self.matcher.fork(), self._tokenizer, self._only_stop, self.allowed) if tokens else self
         if not all(ahead.accept(token) for token in tokens):
             tokens = []  # the tokenizer normalizes the text into another
         elif not ahead.finished:
@@ -145,8 +157,33 @@ class Grammar:
         return [int(words[0]) * 32 + bits.bit_length() - 1] if bits.bit_count() == 1 else []
 
     def _refresh(self) -> None:
-        self._matcher.fill_next_token_bitmask(self.mask[None], 0)
-        self.mask &= self._allowed
+        self.matcher.fill_next_token_bitmask(self.mask[None], 0)
+        self.mask &= self.allowed
+
+
+class GrammarBatch:
+    """Grammars of several answers that take one token each, step by step.
+
+    `masks` [n, words] is what each allows next, its rows the masks of the grammars themselves.
+    """
+
+    def __init__(self, grammars: Sequence[Grammar], batch: Any, single_bytes: NDArray[np.int64]) -> None:
+        self._grammars, self._batch = grammars, batch
+        self._words, self._bits = single_bytes // 32, (single_bytes % 32).astype(np.int32)
+        self.masks = np.stack([grammar.mask for grammar in grammars])
+        for grammar, mask in zip(grammars, self.masks, strict=True):
+            grammar.mask = mask
+        self._allowed = np.stack([grammar.allowed for grammar in grammars])
+
+    def advance(self, tokens: Sequence[int], rows: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Take a token in each of these rows; returns those where what follows is decided, and those that refuse it."""
+        matchers = [self._grammars[row].matcher for row in rows]
+        accepted = [matcher.accept_token(token) for matcher, token in zip(matchers, tokens, strict=True)]
+        self._batch.batch_fill_next_token_bitmask(matchers, self.masks, list(rows))
+        np.bitwise_and(self.masks, self._allowed, out=self.masks)
+        following = ((self.masks[:, self._words] >> self._bits) & 1).sum(axis=1)
+        refused = [row for row, taken in zip(rows, accepted, strict=True) if not taken]
+        return [row for row in rows if following[row] < 2], refused
 
 
 def bad_constraint(kind: str, detail: str) -> EngineFailure:

@@ -13,7 +13,6 @@ from spark_llm.kernels.decode_batch import AHEAD, DecodeBatch, HostDecodeBatch
 from spark_llm.kernels.dispatch import use_triton
 from spark_llm.kernels.paged_attention import PagedBatch, use_compiled_attention
 from spark_llm.serving.cache.pages import Pages
-from spark_llm.serving.host_copy import HostCopy
 from spark_llm.serving.models.decoder import Decoder, KVCache, StepInput
 from spark_llm.serving.scheduler.scheduler import Chunk, PageCopy, Step
 from torch import Tensor
@@ -61,11 +60,11 @@ class ModelRunner:
             return HostDecodeBatch(tables, positions, self.page_size, group=config.num_heads // config.num_kv_heads)
         return DecodeBatch(tables, positions, self.page_size, dtype=self.dtype, device=self.device)
 
-    def decode(self, tokens: Tensor, batch: DecodeBatch | DeviceBatch) -> HostCopy:
-        """Compute one token [R] of each request of the batch; returns the most likely next ones."""
+    def decode(self, tokens: Tensor, batch: DecodeBatch | DeviceBatch) -> Tensor:
+        """Compute one token [R] of each request of the batch; returns logits [R, vocab], valid until the next call."""
         if not isinstance(batch, DecodeBatch):
             assert self._device_decode is not None
-            return HostCopy(self._device_decode.run(tokens, batch))
+            return self._device_decode.run(tokens, batch)
         batches = dict.fromkeys(self.windows, batch.batch)
         step = StepInput(
             token_ids=tokens,
@@ -76,7 +75,7 @@ class ModelRunner:
             logit_rows=slice(None),
             logit_batches=batches,
         )
-        return HostCopy(self.decoder.forward(step, self.cache).argmax(-1))
+        return self.decoder.forward(step, self.cache)
 
     def _step_input(self, chunks: list[Chunk], due: list[int], copies: list[PageCopy]) -> StepInput:
         starts = np.array([chunk.start for chunk in chunks])

@@ -16,12 +16,12 @@ NO_MASK = torch.zeros((1, 1), dtype=torch.int32)
 
 
 class Draw(NamedTuple):
-    """How to choose one token; `temperature` 0 takes the most likely."""
+    """How to choose the token number `position` of an answer; `temperature` 0 takes the most likely."""
 
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
-    index: int = 0
+    position: int = 0
 
 
 class Sampler:
@@ -36,27 +36,27 @@ class Sampler:
     """
 
     def __init__(self, draws: Sequence[Draw], device: torch.device) -> None:
-        temperatures, top_ps, seeds, indices = zip(*draws, strict=True)
+        temperatures, top_ps, seeds, positions = zip(*draws, strict=True)
         self._device, self.drawn = device, any(temperatures)
         self._warmth = torch.tensor(temperatures, dtype=torch.float32, device=device)
         cut = any(t > 0 and p < 1 for t, p in zip(temperatures, top_ps, strict=True))
         self._top_p = torch.tensor(top_ps, dtype=torch.float32, device=device) if cut else None
         self._seeds = np.array([seed & 0xFFFFFFFFFFFFFFFF for seed in seeds], np.uint64)
-        self._indices = np.array(indices, np.int64)
+        self._positions = np.array(positions, np.int64)
 
     def choose(self, logits: Tensor, masks: NDArray[np.int32] | None = None, mask_of: Tensor | None = None) -> Tensor:
         """One token [n] per row of logits [n, vocab] (float32, overwritten), and move on by one.
 
         Row i may take what mask `mask_of[i]` of `masks` [m, words] allows, and any token where that is -1.
         """
-        keys = noise_keys(self._seeds, self._indices) if self.drawn else self._indices
-        self._indices = self._indices + 1
+        keys = noise_keys(self._seeds, self._positions) if self.drawn else self._positions
+        self._positions = self._positions + 1
         if masks is None and not self.drawn:
             return logits.argmax(-1)
         bits = NO_MASK if masks is None else torch.from_numpy(masks)
         rows = torch.full((len(logits),), -1) if mask_of is None else mask_of
-        on_device = (x.to(self._device) for x in (bits, rows))
-        return masked_sample(logits, *on_device, self._warmth, self._top_p, torch.from_numpy(keys).to(self._device))
+        bits, rows, noise = (x.to(self._device) for x in (bits, rows, torch.from_numpy(keys)))
+        return masked_sample(logits, bits, rows, self._warmth, self._top_p, noise)
 
 
 def choose(logits: Tensor, masks: Sequence[Mask | None], draws: Sequence[Draw]) -> list[int]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import tokenizers
 from spark_llm.serving.cache.radix import Tokens
 from spark_llm.serving.core import EngineFailure
+from spark_llm.serving.vocabulary import Vocabulary
 from tokenizers.decoders import DecodeStream
 
 CACHED_CHARACTERS = 1 << 25
@@ -42,6 +44,10 @@ class Tokenizer:
         ]
         self._pieces: OrderedDict[tuple[str, bool], Tokens] = OrderedDict()
         self._characters = 0
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.backend)
 
     def id_of(self, token: str) -> int | None:
         return self.backend.token_to_id(token)

@@ -13,7 +13,7 @@ import torch
 from spark_llm.serving.allocator import keep_freed_memory
 from spark_llm.serving.cache.radix import PrefixCache, Tokens
 from spark_llm.serving.choices import Choices
-from spark_llm.serving.core import Capacity, EngineFailure, Finished, ModelRef, Request, RowError, Usage
+from spark_llm.serving.core import Call, Capacity, EngineFailure, Finished, ModelRef, Request, RowError, Usage
 from spark_llm.serving.decode_run import DecodeRun
 from spark_llm.serving.generation import Generation
 from spark_llm.serving.grammar import Grammar, GrammarCompiler
@@ -29,6 +29,7 @@ from spark_llm.serving.scheduler.policies import create_policy
 from spark_llm.serving.scheduler.scheduler import Chunk, Scheduler
 from spark_llm.serving.scheduler.sequence import Sequence as TokenSequence
 from spark_llm.serving.settings import NativeSettings
+from spark_llm.serving.stop_strings import StopStrings
 from spark_llm.serving.tokenizer import Tokenizer
 from torch import Tensor
 
@@ -73,6 +74,7 @@ class NativeEngine:
             policy=policy,
         )
         self._grammars: GrammarCompiler | None = None
+        self._stops: StopStrings | None = None
         self._queued = Backlog(policy)
         self._active: dict[int, tuple[TokenSequence, Generation]] = {}
         self._done: list[Finished] = []
@@ -154,7 +156,9 @@ class NativeEngine:
             raise EngineFailure("LLM_PROMPT_TOO_LONG", message)
         most = min(call.max_tokens, limit - len(prompt))
         seed = secrets.randbits(63) if request.seed is None else request.seed
-        generation = Generation(call, self._tokenizer, self._grammar(request), self._stop_ids, most, seed)
+        generation = Generation(
+            call, self._tokenizer, self._grammar(request), self._stop_strings(call), self._stop_ids, most, seed
+        )
         sequence = TokenSequence(request.request_id, prompt, most, request.domain, request.client)
         self._active[request.request_id] = sequence, generation
         sequence.extend(generation.begin())
@@ -172,10 +176,20 @@ class NativeEngine:
             self._grammars = GrammarCompiler(self._tokenizer, vocab_size, self._stop_ids)
         return self._grammars.matcher(constraint)
 
+    def _stop_strings(self, call: Call) -> StopStrings | None:
+        """The last call's are kept: the requests of a call follow each other."""
+        if not call.stop:
+            return None
+        if self._stops is None or self._stops.texts != call.stop:
+            self._stops = StopStrings(call.stop, self._tokenizer, self._runner.decoder.config.vocab_size)
+        return self._stops
+
     @torch.inference_mode()
     def _compute(self) -> None:
         if self._run is not None and self._run.waiting == len(self._scheduler.waiting):
             self._totals["steps"] += self._run.step()
+            for sequence, generation in self._run.take_finished():
+                self._end(sequence, generation)
             if self._run.ended:
                 self._end_run()
             return
@@ -215,7 +229,7 @@ class NativeEngine:
     def _begin_run(self) -> None:
         rows = [self._active[request_id] for request_id in self._scheduler.running]
         if DecodeRun.worthwhile(rows, self._runner):
-            self._run = DecodeRun(rows, self._scheduler, self._runner, self._stop_array)
+            self._run = DecodeRun(rows, self._scheduler, self._runner, self._stop_array, self._grammars)
 
     def _end_run(self) -> None:
         run, self._run = self._run, None

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def way_to(ahead, at):
 def grammar_of(compiler, choices):
     """xgrammar's matcher, by a compiler that does not know the vocabulary's bytes."""
     other = GrammarCompiler(compiler._tokenizer, 320, frozenset([1]))
-    other._vocabulary.known = False
+    other._vocabulary = SimpleNamespace(known=False)
     return other.matcher(Constraint("choices", choices))
 
 

@@ -1,9 +1,11 @@
 """The native engine against transformers on tiny random checkpoints, however the work is cut and shared."""
 
 import cProfile
+import json
 import subprocess
 import sys
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from tests.serving.native_checkpoints import (
 WIDE = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 32}
 """Multiples of 32, as the compiled CPU kernels take them."""
 CALL = Call("c", "Is the review positive or negative?\n\n{\n", max_tokens=8)
+TEXTS = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}, "required": ["a", "b"]}
 ROWS = [(f'"review": "A warm and funny film {i // 4}",\n', f'"title": "The {i % 5} Lighthouse"\n}}') for i in range(12)]
 
 
@@ -123,6 +126,49 @@ def test_answers_of_decode_runs_equal_those_of_single_steps(checkpoint, monkeypa
     assert engine._scheduler.cache.pool.free == engine._scheduler.cache.pool.num_pages
 
 
+@pytest.mark.parametrize("device", ["host", "torch"])
+@pytest.mark.parametrize("running", [12, 32])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"temperature": 1.0},
+        {"temperature": 1.0, "stop": ("qu", "e")},
+        {"temperature": 0.8, "top_p": 0.7, "stop": ("a",)},
+        {"constraint": Constraint("regex", "[a-z ]{20,60}")},
+        {"constraint": Constraint("json_schema", json.dumps(TEXTS)), "temperature": 0.7},
+        {"constraint": Constraint("regex", "[a-z ]*"), "stop": ("e",)},
+    ],
+    ids=str,
+)
+def test_other_than_greedy_answers_in_runs_equal_those_of_single_steps(tmp_path, monkeypatch, more, running, device):
+    """Rows that end at different steps, with others waiting for their place or not."""
+    checkpoint = write_checkpoint(tmp_path, eos_token_id=[1, *range(300, 306)], **(WIDE if device == "host" else {}))
+    call = Call("c", "Is the review positive or negative?\n", max_tokens=60, **more)
+    rows = [(f'"review": "{i} {i * 7}"\n',) for i in range(30)]
+
+    def run():
+        args = {"dtype": "bfloat16" if device == "host" else "float32", "kv_tokens": 4096, "max_length": 200}
+        engine = engine_for(checkpoint, max_running=running, **args)
+        engine.submit([replace(request, seed=i) for i, request in enumerate(requests_for(call, rows))])
+        finished = drain(engine, check=False)
+        engine.check_integrity()
+        engine._scheduler.cache.clear()
+        assert engine._scheduler.cache.pool.free == engine._scheduler.cache.pool.num_pages
+        return {i: (f.text, f.usage.output, f.finish_reason) for i, f in finished.items()}, engine.stats()["steps"]
+
+    with mock.patch.object(DecodeRun, "step", autospec=True, side_effect=DecodeRun.step) as stepped:
+        in_runs = run()
+    if running == 32:
+        assert (stepped.call_count > 0) == ("constraint" not in more or "stop" not in more)
+    monkeypatch.setattr(DecodeRun, "worthwhile", lambda *_: False)
+    one_by_one = run()
+    if device == "torch":
+        assert in_runs[0] == one_by_one[0]
+        assert running == 12 or in_runs[1] == one_by_one[1], "who waits may be admitted in another order"
+    else:  # other tiles of bfloat16 may round otherwise
+        assert sum(in_runs[0][i] == one_by_one[0][i] for i in range(30)) >= 20
+
+
 @pytest.mark.parametrize("limit", [60, 7])
 def test_tokens_read_after_the_next_step_is_queued_give_the_same_answers(tmp_path, monkeypatch, limit):
     """As on a GPU; answers that end by a token, where one step more is computed, by length, and with others waiting."""
@@ -156,10 +202,15 @@ def test_tokens_read_after_the_next_step_is_queued_give_the_same_answers(tmp_pat
 
 
 @pytest.mark.parametrize("rows", [64, 256])
-def test_the_python_of_a_decode_step_does_not_grow_with_its_rows(checkpoint, monkeypatch, rows):
-    """Function calls of a step in a run, beside the model's: as many for 256 rows as for 64."""
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"stop": ("zq",)}, {"temperature": 1.0}, {"constraint": Constraint("regex", "[a-z ]{90,100}")}],
+    ids=str,
+)
+def test_the_python_of_a_decode_step_does_not_grow_with_its_rows(checkpoint, monkeypatch, rows, more):
+    """Function calls of a step in a run, beside the model's: as many for 256 rows as for 64, but for grammars' own."""
     engine = engine_for(checkpoint, kv_tokens=1 << 15)
-    engine.submit(requests_for(Call("c", "Say it.\n", max_tokens=100), [(f"{i}\n",) for i in range(rows)]))
+    engine.submit(requests_for(Call("c", "Say it.\n", max_tokens=100, **more), [(f"{i}\n",) for i in range(rows)]))
     for _ in range(4):
         engine.step()
     assert engine._run is not None
@@ -169,7 +220,8 @@ def test_the_python_of_a_decode_step_does_not_grow_with_its_rows(checkpoint, mon
     profile = cProfile.Profile(builtins=False)
     profile.runcall(lambda: [engine.step() for _ in range(8)])
     calls = sum(entry.callcount for entry in profile.getstats())
-    assert calls < 8 * 100 + 4 * rows  # the second: a page begun by each row, once
+    each = 4 + 8 * 4 * ("constraint" in more)  # a page begun by each row, once; a token accepted, at every step
+    assert calls < 8 * 100 + each * rows
 
 
 def test_a_cached_prompt_gives_the_same_answer_and_is_counted(checkpoint, expected):

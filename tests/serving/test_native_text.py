@@ -8,6 +8,7 @@ import tokenizers
 from spark_llm.serving.core import Call, EngineFailure, Request
 from spark_llm.serving.generation import Generation
 from spark_llm.serving.prompt import ChatTemplate, PromptComposer
+from spark_llm.serving.stop_strings import StopStrings
 from spark_llm.serving.tokenizer import Tokenizer
 from tokenizers import decoders, models, normalizers
 
@@ -111,11 +112,26 @@ def test_half_characters_are_never_emitted(directory):
 def test_stop_strings_that_span_tokens_are_found(directory):
     tokenizer = Tokenizer(directory)
     tokens = tokenizer.encode("The quick brown fox jumps").tolist()
-    generation = Generation(Call("c", stop=("own f", "zz")), tokenizer, None, frozenset(), 100, 0)
+    stops = StopStrings(("own f", "zz"), tokenizer, 320)
+    generation = Generation(Call("c", stop=stops.texts), tokenizer, None, stops, frozenset(), 100, 0)
     for token in tokens:
         if generation.finish_reason is None:
             generation.extend(token)
     assert (generation.text, generation.finish_reason) == ("The quick br", "stop")
+
+
+@pytest.mark.parametrize("stop", ["\n\n", "é", "日本", "own fox", " ", "x日"])
+def test_a_stop_string_ends_only_in_tokens_that_may_end_one(directory, stop):
+    """Also one that ends inside a token, over several, and behind a token that ends inside a character."""
+    tokenizer = Tokenizer(directory)
+    stops = StopStrings((stop,), tokenizer, 320)
+    assert 0 < stops.may_end.sum() < 160
+    for text in ("a brown fox\n\nis here", "naïve é – x日本x日", "\n\n\n", "brown  fo brown foxes"):
+        generation = Generation(Call("c", stop=(stop,)), tokenizer, None, stops, frozenset(), 100, 0)
+        for token in tokenizer.encode(text).tolist():
+            if generation.finish_reason is None:
+                generation.extend(token)
+        assert (generation.text, generation.finish_reason == "stop") == (text.split(stop)[0], stop in text)
 
 
 def test_pieces_are_forgotten_least_recently_used_first(directory, monkeypatch):
