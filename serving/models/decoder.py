@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from spark_llm.kernels.experts import experts
 from spark_llm.kernels.kv_store import kv_copy, kv_store
@@ -16,6 +17,9 @@ from spark_llm.serving.models.config import DecoderConfig
 from spark_llm.serving.models.rope import rope_table
 from spark_llm.serving.models.weights import DecoderWeights, Experts, LayerWeights
 from torch import Tensor
+
+MIN_REPEATED = 256
+"""Tokens of a step among which equal ones are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +76,14 @@ class Decoder:
         residual = self.weights.embedding[step.token_ids]
         if config.embedding_scale != 1.0:
             residual = residual * torch.tensor(config.embedding_scale, dtype=residual.dtype)
-        x = torch.zeros_like(residual)
         for i, layer in enumerate(self.weights.layers):
             window = config.window(i)
-            x, residual = add_rms_norm(x, residual, layer.input_norm, eps)
-            q, k, v = self._project(x, layer, rotations[bool(window)])
+            if i:
+                x, residual = add_rms_norm(x, residual, layer.input_norm, eps)
+                heads = layer.qkv(x)
+            else:
+                heads = self._first_heads(step.token_ids, residual, layer)
+            q, k, v = self._project(heads, layer, rotations[bool(window)])
             kv_store(k, v, cache.k[i], cache.v[i], step.slots)
             if step.copies is not None:
                 kv_copy(cache.k[i], cache.v[i], *step.copies)
@@ -98,12 +105,23 @@ class Decoder:
         rotation = whole[0][positions], whole[1][positions]
         return [rotation, rotation if self.config.local_rope is None else (local[0][positions], local[1][positions])]
 
+    def _first_heads(self, token_ids: Tensor, embedded: Tensor, layer: LayerWeights) -> Tensor:
+        """The first layer's projection, which depends on the token alone (arXiv 2402.13388): once for each on a CPU."""
+        eps = self.config.norm_eps
+        if embedded.device.type != "cpu" or len(token_ids) < MIN_REPEATED:
+            return layer.qkv(rms_norm(embedded, layer.input_norm, eps))
+        distinct, at = np.unique(token_ids.numpy(), return_inverse=True)
+        first = np.empty(len(distinct), np.int64)
+        first[at] = np.arange(len(at))
+        rows = embedded[torch.from_numpy(first)]
+        return layer.qkv(rms_norm(rows, layer.input_norm, eps))[torch.from_numpy(at)]
+
     def _project(
-        self, x: Tensor, layer: LayerWeights, rotation: tuple[Tensor, Tensor]
+        self, heads: Tensor, layer: LayerWeights, rotation: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries and keys, and values: [T, heads, head_dim] each."""
         config, sizes = self.config, (self.config.num_heads, self.config.num_kv_heads)
-        heads = layer.qkv(x).view(len(x), -1, config.head_dim)
+        heads = heads.view(len(heads), -1, config.head_dim)
         both, v = heads[:, : sum(sizes)], heads[:, sum(sizes) :]
         if layer.q_norm is None or layer.k_norm is None:
             q, k = rotate(both, *rotation).split_with_sizes(sizes, dim=1)
