@@ -35,12 +35,14 @@ def shape_of(weight: Tensor) -> tuple[int, int]:
     return weight.shape[0], weight.shape[1]
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [T, in] times a weight that `pack` returned; [T, out]."""
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, added: Tensor | None = None) -> Tensor:
+    """x [T, in] times a weight that `pack` returned, plus `added` [T, out]."""
     if weight.dtype == torch.int32:
         from spark_llm.kernels.cpu.linear import linear as compiled
 
-        return compiled(x, weight, bias)
+        return compiled(x, weight, bias, added=added)
+    if added is not None:
+        return linear(x, weight, bias) + added
     if weight.is_mkldnn:
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
         return product
@@ -52,13 +54,14 @@ def gated_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activ
     if weight.dtype == torch.int32:
         from spark_llm.kernels.cpu.linear import linear as compiled
 
-        return compiled(x, weight, bias, activation)
+        return compiled(x, weight, bias, activation=activation)
     return GATES[activation](linear(x, weight, bias))
 
 
-def linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None, added: Tensor | None = None) -> Tensor:
     """`linear` of a weight as it is."""
-    return torch.nn.functional.linear(x, weight, bias)
+    product = torch.nn.functional.linear(x, weight, bias)
+    return product if added is None else product + added
 
 
 def gated_linear_reference(

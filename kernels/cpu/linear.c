@@ -10,7 +10,7 @@ enum { PANEL = 64, ROWS = 21 * TILE, DEPTH = 1024 /* pairs */, GROUP = 2 /* pane
 enum { PLAIN, SILU, GELU };
 
 typedef struct {
-    const bf16 *x, *bias; /* [T, K], [N] or none */
+    const bf16 *x, *bias, *added; /* [T, K], [N] or none, [T, N] or none (never with a gate) */
     const uint32_t *panels;
     bf16 *out;
     int64_t depth, columns; /* K / 2; of out */
@@ -34,6 +34,8 @@ static inline void finish(const Product *job, const float *sums, int64_t row, in
         if (job->bias) values[j] += load16(job->bias + (job->gate == PLAIN ? panel * PANEL + 16 * j :
                                            panel * half + 16 * j + (16 * j < half ? 0 : job->columns - half)));
     }
+    for (int j = 0; job->added && j < PANEL / 16; j++)
+        values[j] += load16(job->added + row * job->columns + panel * PANEL + 16 * j);
     if (job->gate == PLAIN)
         for (int j = 0; j < PANEL / 16; j++) store16(job->out + row * job->columns + panel * PANEL + 16 * j, values[j]);
     else
@@ -67,10 +69,10 @@ static void multiply_panel(const Product *job, int64_t begin, int64_t end, int64
     }
 }
 
-/* out [T, N] = x [T, K] · panels (+ bias), or [T, N / 2] of activated gates times what they gate */
-void linear(const bf16 *x, const uint32_t *panels, const bf16 *bias, bf16 *out, int64_t rows, int64_t count, int64_t depth,
-            int64_t columns, int64_t gate) {
-    const Product job = {x, bias, panels, out, depth, columns, (int)gate};
+/* out [T, N] = x [T, K] · panels (+ bias) (+ added), or [T, N / 2] of activated gates times what they gate */
+void linear(const bf16 *x, const uint32_t *panels, const bf16 *bias, const bf16 *added, bf16 *out, int64_t rows,
+            int64_t count, int64_t depth, int64_t columns, int64_t gate) {
+    const Product job = {x, bias, added, panels, out, depth, columns, (int)gate};
     const int64_t blocks = (rows + ROWS - 1) / ROWS, groups = (count + GROUP - 1) / GROUP;
     const int64_t block = ((rows + blocks - 1) / blocks + TILE - 1) / TILE * TILE;
 #pragma omp parallel for schedule(dynamic, 1)

@@ -19,10 +19,15 @@ def to_panels(weight: Tensor, *, gated: bool) -> Tensor:
     return panels.contiguous().view(torch.int32).squeeze(-1)
 
 
-def linear(x: Tensor, panels: Tensor, bias: Tensor | None, activation: str = "") -> Tensor:
-    """x [T, K] times the packed weights; with an activation, of gates and what they gate."""
+def linear(
+    x: Tensor, panels: Tensor, bias: Tensor | None, *, activation: str = "", added: Tensor | None = None
+) -> Tensor:
+    """x [T, K] times the packed weights, plus `added` [T, N]; with an activation, of gates and what they gate."""
     x, (count, depth, width) = x.contiguous(), panels.shape
     assert (x.dtype, x.shape[1]) == (torch.bfloat16, 2 * depth), "an input of another shape than the weights'"
     out = torch.empty((len(x), count * width // (2 if activation else 1)), dtype=x.dtype)
-    call("linear", x, panels, bias, out, len(x), count, depth, out.shape[1], GATES[activation])
+    if added is not None:
+        added = added.contiguous()
+        assert added.shape == out.shape, "what is added has another shape than the product"
+    call("linear", x, panels, bias, added, out, len(x), count, depth, out.shape[1], GATES[activation])
     return out

@@ -15,8 +15,10 @@ def _stub(model: ModelRef) -> Engine:
 
 
 def _native(model: ModelRef) -> Engine:
-    # Before torch loads OpenMP: waiting threads must sleep, Spark's tasks run on the same cores.
+    # Before torch loads OpenMP: waiting threads must sleep, Spark's tasks run on the same cores; but not between the
+    # kernels of a layer, where waking them takes longer than the wait (GNU's runtime: a few hundred microseconds).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     from spark_llm.serving.engines.native import NativeEngine
 
     return NativeEngine(model)

@@ -15,7 +15,7 @@ from spark_llm.kernels.rotary import rotate
 from spark_llm.kernels.silu_and_mul import GATES
 from spark_llm.serving.models.config import DecoderConfig
 from spark_llm.serving.models.rope import rope_table
-from spark_llm.serving.models.weights import DecoderWeights, Experts, LayerWeights
+from spark_llm.serving.models.weights import DecoderWeights, Experts, LayerWeights, Linear
 from torch import Tensor
 
 MIN_REPEATED = 256
@@ -71,16 +71,17 @@ class Decoder:
 
         The last layer is computed for the rows of the logits alone, but for its keys and values.
         """
-        config, eps = self.config, self.config.norm_eps
+        config = self.config
         rotations = self._rotations(step.positions)
         residual = self.weights.embedding[step.token_ids]
         if config.embedding_scale != 1.0:
             residual = residual * torch.tensor(config.embedding_scale, dtype=residual.dtype)
+        x: Tensor | None = None  # what a layer has left to be added to the residual stream
         for i, layer in enumerate(self.weights.layers):
             window = config.window(i)
             if i:
-                x, residual = add_rms_norm(x, residual, layer.input_norm, eps)
-                heads = layer.qkv(x)
+                normed, residual = self._sum(x, residual, layer.input_norm)
+                heads = layer.qkv(normed)
             else:
                 heads = self._first_heads(step.token_ids, residual, layer)
             q, k, v = self._project(heads, layer, rotations[bool(window)])
@@ -92,11 +93,12 @@ class Decoder:
                 q, residual, batches = q[step.logit_rows], residual[step.logit_rows], step.logit_batches
             if not batches:
                 return residual.new_empty((0, config.vocab_size), dtype=torch.float32)
-            x = self._attend(q, cache, i, batches[window])
-            x, residual = add_rms_norm(self._normed(layer.output(x), layer.output_norm), residual, layer.post_norm, eps)
-            x = self._normed(self._feed_forward(x, layer), layer.feed_forward_norm)
-        x, _ = add_rms_norm(x, residual, self.weights.norm, eps)
-        logits = self.weights.head(x).float()
+            attended = self._attend(q, cache, i, batches[window])
+            x, residual = self._add(layer.output, attended, residual, layer.output_norm)
+            normed, residual = self._sum(x, residual, layer.post_norm)
+            x, residual = self._feed_forward(normed, residual, layer)
+        normed, _ = self._sum(x, residual, self.weights.norm)
+        logits = self.weights.head(normed).float()
         return logits if not config.logit_softcap else _softcap(logits, config.logit_softcap)
 
     def _rotations(self, positions: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -137,19 +139,33 @@ class Decoder:
         )
         return out.flatten(1)
 
-    def _feed_forward(self, x: Tensor, layer: LayerWeights) -> Tensor:
-        part = layer.feed_forward
+    def _feed_forward(self, x: Tensor, residual: Tensor, layer: LayerWeights) -> tuple[Tensor | None, Tensor]:
+        """What is to be added to the residual stream, or None where that is done."""
+        part, activation = layer.feed_forward, self.config.activation
         if not isinstance(part, Experts):
-            return part(x, self.config.activation)
-        return experts(
+            return self._add(part.down, part.gated(x, activation), residual, layer.feed_forward_norm)
+        out = experts(
             x,
             part.router(x),
             part.gate_up,
             part.down,
             chosen=self.config.experts_per_token,
             normalized=self.config.normalized_experts,
-            activation=GATES[self.config.activation],
+            activation=GATES[activation],
         )
+        return self._normed(out, layer.feed_forward_norm), residual
+
+    def _add(self, product: Linear, x: Tensor, residual: Tensor, norm: Tensor | None) -> tuple[Tensor | None, Tensor]:
+        """A product for the residual stream, or None where it was added in the same pass; and the stream."""
+        if norm is None and product.adds:
+            return None, product(x, residual)
+        return self._normed(product(x), norm), residual
+
+    def _sum(self, x: Tensor | None, residual: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The residual stream with x added, normalized and as it is."""
+        if x is None:
+            return rms_norm(residual, weight, self.config.norm_eps), residual
+        return add_rms_norm(x, residual, weight, self.config.norm_eps)
 
     def _normed(self, x: Tensor, weight: Tensor | None) -> Tensor:
         return x if weight is None else rms_norm(x, weight, self.config.norm_eps)

@@ -24,8 +24,13 @@ class Linear:
     weight: Tensor  # [out, in]
     bias: Tensor | None = None  # [out]
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+    def __call__(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        return linear(x, self.weight, self.bias, added)
+
+    @property
+    def adds(self) -> bool:
+        """Whether it adds to its product in the same pass."""
+        return self.weight.dtype == torch.int32
 
     def fits(self, rows: int, columns: int) -> bool:
         return shape_of(self.weight) == (rows, columns) and (self.bias is None or self.bias.shape == (rows,))
@@ -36,8 +41,9 @@ class FeedForward:
     gate_up: Linear  # rows of gate, up; packed for a `gated_linear`
     down: Linear
 
-    def __call__(self, x: Tensor, activation: str) -> Tensor:
-        return self.down(gated_linear(x, self.gate_up.weight, self.gate_up.bias, activation=activation))
+    def gated(self, x: Tensor, activation: str) -> Tensor:
+        """What `down` multiplies."""
+        return gated_linear(x, self.gate_up.weight, self.gate_up.bias, activation=activation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,9 @@ def test_products_with_packed_weights_equal_those_without(rows, out, width, bias
     assert (packed.dtype == torch.int32) != torch.cpu._is_amx_tile_supported()
     assert shape_of(packed) == (out, width)
     torch.testing.assert_close(linear(x, packed, bias), linear_reference(*wide).bfloat16(), **ONE_ROUNDING)
+    added = random(rows, out)
+    exact = linear_reference(*wide, added.float()).bfloat16()
+    torch.testing.assert_close(linear(x, packed, bias, added), exact, **ONE_ROUNDING)
     for activation in ("silu", "gelu_tanh"):
         got = gated_linear(x, pack(weight, gated=True), bias, activation=activation)
         exact = gated_linear_reference(*wide, activation=activation).bfloat16()
