@@ -126,6 +126,7 @@ def test_answers_of_decode_runs_equal_those_of_single_steps(checkpoint, monkeypa
     assert engine._scheduler.cache.pool.free == engine._scheduler.cache.pool.num_pages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["host", "torch"])
 @pytest.mark.parametrize("running", [12, 32])
 @pytest.mark.parametrize(
@@ -333,15 +334,19 @@ def test_cancelled_requests_leave_no_trace(checkpoint, expected):
 
 @pytest.mark.slow
 def test_a_long_soak_ends_with_all_memory_free_and_every_answer_right(checkpoint):
-    """800 requests of three kinds: cancels at random, a cache of few rows, decode runs that begin and end."""
+    """800 requests of five kinds: cancels at random, a cache of few rows, decode runs that begin and end."""
     rng = np.random.default_rng(11)
     calls = [
         Call("long", "Tell it.\n", max_tokens=40),
         constrained("choices", ["true", "trust", "false"]),
         constrained("regex", "[a-c]{2}-(yes|no)"),
+        constrained("regex", "[a-z ]{12,30}"),
+        Call("drawn", "Tell it.\n", max_tokens=30, temperature=0.9, top_p=0.8, stop=("e", "zq")),
     ]
     rows = [(f'"title": "{i % 9}"\n', f'"review": "{i % 50} words"\n') for i in range(400)]
-    requests = [Request(i, calls[int(rng.integers(3))], rows[int(rng.integers(400))]) for i in range(800)]
+    requests = [
+        Request(i, calls[int(rng.integers(len(calls)))], rows[int(rng.integers(400))], seed=i) for i in range(800)
+    ]
     calm = engine_for(checkpoint, kv_tokens=1 << 15)
     calm.submit(requests)
     undisturbed = answers(drain(calm, check=False))
