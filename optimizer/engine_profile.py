@@ -62,7 +62,9 @@ class EngineProfile:
     Attributes
     ----------
     count : callable
-        Tokens of texts that stand alone between line ends.
+        How many tokens texts take that stand alone between line ends.
+    tokenize : callable, optional
+        Their tokens, where the model's tokenizer is at hand.
     frame : tuple of float
         Tokens that the chat template puts before the instruction, and after the record.
     capacity : int, optional
@@ -78,6 +80,7 @@ class EngineProfile:
     """
 
     count: Callable[[Sequence[str]], Floats] = by_length
+    tokenize: Callable[[Sequence[str]], Sequence[Numbers]] | None = None
     frame: tuple[float, float] = (0.0, 0.0)
     capacity: int | None = None
     block: int = 1

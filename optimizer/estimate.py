@@ -8,20 +8,23 @@ from dataclasses import replace
 from statistics import median
 
 import numpy as np
-from spark_llm.optimizer.arrangement import Blocks, arrange
 from spark_llm.optimizer.cache_model import simulate_cache
 from spark_llm.optimizer.cells import cells
 from spark_llm.optimizer.columns import Column, Window
 from spark_llm.optimizer.engine_profile import EngineProfile, Numbers
-from spark_llm.optimizer.prefix_tree import prefix_counts, tree_size
+from spark_llm.optimizer.prefix_tree import prefix_counts, sampled_nodes, tree_size
 from spark_llm.optimizer.prompts import Prompt
 from spark_llm.optimizer.statistics import estimate_distinct
+from spark_llm.optimizer.texts import PREFIX
 from spark_llm.optimizer.window import plan_window
 
 _CONSTANT = ""  # the piece that all prompts begin with; no segment is empty
 
 CUT_OFF = 0.9
 """Of max_tokens: answers that take more on the mean were mostly cut off, and how long they would be is not known."""
+
+FILLED = 3.0
+"""Rows of a value, from which on the share of its repetitions that a plan serves hardly changes (docs/planner.md)."""
 
 UNBOUNDED_ANSWER = 0.5
 """Of max_tokens, what an answer is expected to take that nothing bounds and that nobody measured yet."""
@@ -64,8 +67,9 @@ def estimate_call(
     constant = engine.frame[0] + float(engine.count([prompt.call["instruction"]])[0])
     columns = [in_tokens(column, engine) for column in _columns(window)]
     lengths = sum((column.lengths[column.codes] for column in columns), np.zeros(window.rows))
-    total = distinct * (constant + float(lengths.mean()) + engine.frame[1])
-    tree = constant + distinct * engine.frame[1]
+    last = _ending(window, engine) + engine.frame[1]
+    total = distinct * (constant + float(lengths.mean()) + last)
+    tree = constant + distinct * last
     if columns:
         tree += _tree(prompt, columns, distinct, known)
     equal = max(total - tree, 0.0)
@@ -87,54 +91,72 @@ def _columns(window: Window) -> tuple[Column, ...]:
 
 
 def in_tokens(column: Column, engine: EngineProfile) -> Column:
-    """The same column, measured in tokens; what two cells share stays in proportion to their characters."""
+    """The same column, measured in tokens, of which two cells share what they begin with; where only their number is
+    known, as many as are their share of the characters."""
     ends = "\n" if column.label == 0 else ",\n"
-    texts = column.rendered
-    tokens = engine.count([text + ends for text in texts])
-    scale = float(tokens.sum()) / max(float(column.lengths.sum()), 1.0)
-    label = texts[0][: column.label] if texts else ""
-    labelled = float(engine.count([label])[0]) if label else 0.0
-    return replace(column, lengths=tokens, label=labelled, reach=column.reach * scale)  # type: ignore[arg-type]
+    texts = [text + ends for text in column.rendered]
+    if engine.tokenize is None:
+        counts = engine.count(texts)
+        scale = float(counts.sum()) / max(float(column.lengths.sum()), 1.0)
+        return replace(column, lengths=counts, label=scale * column.label, reach=column.reach * scale)  # type: ignore[arg-type]
+    tokenized = engine.tokenize(texts)
+    parts = np.zeros((len(texts), PREFIX), np.int32)
+    for row, tokens in zip(parts, tokenized, strict=True):
+        row[: len(tokens)] = tokens[:PREFIX] + 1
+    lengths = np.fromiter(map(len, tokenized), np.int32, len(texts))
+    reach = np.broadcast_to(np.arange(PREFIX + 1), (len(texts), PREFIX + 1))
+    return replace(column, lengths=lengths, label=0, reach=reach, texts=None, parts=parts)
+
+
+def _ending(window: Window, engine: EngineProfile) -> float:
+    """Tokens by which the object's end is longer than the end of a cell before others, after a sampled cell."""
+    if not window.cells:
+        return 0.0
+    text = window.cells[-1].rendered[0]
+    whole, inner = engine.count([text + "\n}", text + ",\n"])
+    return float(whole - inner)
 
 
 def _tree(prompt: Prompt, columns: Sequence[Column], distinct: float, known: Sequence[float] | None) -> float:
-    """Tokens of the prefix tree of all rows under the exact plan of their windows.
+    """Tokens of the prefix tree of all rows under the exact plan of their windows: the smaller of two.
 
-    The tree of the global order is extrapolated level by level; beginnings of unequal cells are shared as in the
-    sample. Of the repeated text that is then left, the windows' own plan shares a part that falls as tables grow: it is
-    extrapolated from the sample and from half of it.
+    The tree of the global order is extrapolated level by level. And of the text that repeats, the windows' own plan
+    shares about the part that it shares in the sample. That part falls while most values stand in one or two rows, for
+    which no other value competes: until they stand in `FILLED`, it falls as from half of the sample to the whole.
     """
-    sampled = len(columns[0].codes)
-    mean = np.array([column.lengths[column.codes].mean() for column in columns])
-    found = known or [estimate_distinct(column.codes, distinct) for column in columns]
-    size = tree_size(columns, prefix_counts(columns, distinct, known))
-    partial = tree_size(columns, prefix_counts(columns, float(sampled))) - _arranged(columns)
-    size -= partial * distinct / sampled
-    pinned = len(columns) if prompt.spec.fixed_order else len(columns) - len(prompt.cells)
-    spared = _spared(columns, pinned)
+    size = tree_size(columns, prefix_counts(columns, distinct, known), sampled_nodes(columns))
+    if prompt.spec.fixed_order:
+        return size
+    pinned, sampled = len(columns) - len(prompt.cells), len(columns[0].codes)
+    share = _planned(columns, pinned)
     if distinct > sampled > 1:
-        half = _spared([_first(column, sampled // 2) for column in columns], pinned)
-        spared = min(max(spared + (spared - half) * math.log2(distinct / sampled), 0.0), spared)
-    return size - spared * max(size - float((mean * found).sum()), 0.0)
+        fall = max(_planned([column.part(np.arange(sampled // 2)) for column in columns], pinned) - share, 0.0)
+        doublings = math.log2(min(max(FILLED / _copies(columns), 1.0), distinct / sampled))
+        share = max(share - fall * doublings, 0.0)
+    text = distinct * _text(columns) / sampled
+    found = known or [estimate_distinct(column.codes, distinct) for column in columns]
+    return min(size, text - share * max(text - _least(columns, found), 0.0))
 
 
-def _spared(columns: Sequence[Column], pinned: int) -> float:
-    """Of the repeated text that the order of `columns` does not share, the part that the exact plan does."""
-    arranged = _arranged(columns)
-    values = (np.unique(column.codes) for column in columns)
-    least = sum(float(c.lengths[c.codes].mean()) * len(v) for c, v in zip(columns, values, strict=True))
-    planned = _text(columns) - plan_window(columns, range(len(columns)), pinned).hits
-    return min(max(arranged - planned, 0.0) / (arranged - least), 1.0) if arranged > least else 0.0
+def _planned(columns: Sequence[Column], pinned: int) -> float:
+    """Of the text that repeats, the part that the exact plan shares."""
+    repeated = _text(columns) - _least(columns, [len(np.unique(column.codes)) for column in columns])
+    return plan_window(columns, range(len(columns)), pinned).hits / repeated if repeated > 0 else 0.0
 
 
-def _first(column: Column, rows: int) -> Column:
-    return replace(column, codes=column.codes[:rows])
+def _copies(columns: Sequence[Column]) -> float:
+    """Rows of a value on the mean, of the columns where values repeat."""
+    values = [len(np.unique(column.codes)) for column in columns]
+    repeating = [count for count in values if count < len(columns[0].codes)]
+    return len(columns[0].codes) * len(repeating) / sum(repeating) if repeating else FILLED
 
 
-def _arranged(columns: Sequence[Column]) -> float:
-    """Text of the sample's prefix tree in the order of `columns`."""
-    order = np.broadcast_to(np.arange(len(columns), dtype=np.uint8), (len(columns[0].codes), len(columns)))
-    return _text(columns) - arrange(columns, order, Blocks())[0]
+def _least(columns: Sequence[Column], distinct: Sequence[float]) -> float:
+    """Text that no order shares: of each column its distinct values, which begin alike as if it led."""
+    return sum(
+        tree_size([column], np.array([count]), sampled_nodes([column]))
+        for column, count in zip(columns, distinct, strict=True)
+    )
 
 
 def _text(columns: Sequence[Column]) -> float:

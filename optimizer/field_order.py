@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -101,6 +101,41 @@ def group_field_order(statistics: Sequence[ColumnStatistics], determines: Sequen
 def _score(statistics: Sequence[ColumnStatistics], column: int, taken: set[int]) -> tuple[float, float]:
     length = statistics[column].length + sum(statistics[c].length for c in taken if c != column)
     return length**2 * (statistics[column].rows / statistics[column].distinct - 1), length
+
+
+def saving_field_order(statistics: Sequence[ColumnStatistics]) -> list[int]:
+    """The columns by what a tree saves that has each value once, `length · (rows - distinct)`: best where they are
+    independent and few levels deep.
+
+    Examples
+    --------
+    >>> film, rating = ColumnStatistics(60, 600, 30_000), ColumnStatistics(12, 5, 30_000)
+    >>> saving_field_order([rating, film]), choose_field_order([rating, film])
+    ([1, 0], [0, 1])
+    """
+    return sorted(
+        range(len(statistics)), key=lambda i: -statistics[i].length * (statistics[i].rows - statistics[i].distinct)
+    )
+
+
+def exchange_neighbours(order: Sequence[int], cost: Callable[[Sequence[int]], float], passes: int = 2) -> list[int]:
+    """The order after exchanges of neighbours that lower its cost, tried from the last pair to the first.
+
+    Examples
+    --------
+    >>> exchange_neighbours([2, 1, 0], lambda order: order[0] + order[1] / 10)
+    [0, 1, 2]
+    """
+    best, least = list(order), cost(order)
+    for _ in range(passes):
+        before = least
+        for i in reversed(range(len(best) - 1)):
+            tried = [*best[:i], best[i + 1], best[i], *best[i + 2 :]]
+            if (size := cost(tried)) < least:
+                best, least = tried, size
+        if least == before:
+            break
+    return best
 
 
 def declared_field_order(columns: int, dependencies: Sequence[FieldDependency]) -> list[int]:

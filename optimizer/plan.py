@@ -16,7 +16,9 @@ from spark_llm.optimizer.field_order import (
     choose_field_order,
     closure,
     declared_field_order,
+    exchange_neighbours,
     group_field_order,
+    saving_field_order,
 )
 from spark_llm.optimizer.groups import dense
 from spark_llm.optimizer.partitions import partition_fields
@@ -170,12 +172,15 @@ class _Planner:
         return None if columns is None else [columns[field] for field in fields]
 
     def _chosen(self, statistics: Sequence[ColumnStatistics], determines: Sequence[Sequence[int]]) -> list[int]:
-        """The better of two orders, by the tree that all rows will have."""
+        """The best of a few orders, by the tree of all rows, and what exchanges of neighbours make of it."""
         if self.spec.fixed_order or not statistics:
             return list(range(len(statistics)))
-        declared = choose_field_order(statistics, self.dependencies)
-        candidates = declared, group_field_order(statistics, determines)
-        return min(candidates, key=self._tree)
+        candidates = (
+            choose_field_order(statistics, self.dependencies),
+            group_field_order(statistics, determines),
+            saving_field_order(statistics),
+        )
+        return exchange_neighbours(min(candidates, key=self._tree), self._tree)
 
     def _tree(self, order: Sequence[int]) -> float:
         columns = [self.sample.window.cells[i] for i in order]

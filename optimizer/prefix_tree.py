@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -52,9 +53,49 @@ def prefix_counts(
     return np.maximum.accumulate(np.array(found))
 
 
-def tree_size(columns: Sequence[Column], counts: Floats) -> float:
-    """Length of all text in the tree: each node its cell, but siblings share their label."""
-    mean = np.array([column.lengths[column.codes].mean() for column in columns])
-    label = np.array([float(column.label) for column in columns])
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """By level of a prefix tree, the mean length of a node's cell, and what it shares with the sibling before it."""
+
+    lengths: Floats
+    beginnings: Floats
+
+
+def sampled_nodes(columns: Sequence[Column]) -> Nodes:
+    """The nodes of the tree that a sample makes.
+
+    Where none has a sibling there, it would share what any two cells of the column share.
+    """
+    rows = np.lexsort([column.codes for column in reversed(columns)])
+    equal, lengths, beginnings = np.ones(len(rows) - 1, bool), list[float](), list[float]()
+    for column in columns:
+        codes = column.codes[rows]
+        upper, lower = codes[:-1], codes[1:]
+        siblings = equal & (upper != lower)
+        equal &= upper == lower
+        lengths.append(float(column.lengths[codes[np.append(True, ~equal)]].mean()))
+        if siblings.any():
+            upper, lower = upper[siblings], lower[siblings]
+        else:
+            upper = np.arange(1, len(column.lengths))
+            lower = np.zeros_like(upper)
+        beginnings.append(float(column.shared(upper, lower).mean()) if len(upper) else 0.0)
+    return Nodes(np.array(lengths), np.array(beginnings))
+
+
+def tree_size(columns: Sequence[Column], counts: Floats, nodes: Nodes | None = None) -> float:
+    """Length of all text in the tree: each node its cell, but siblings share their beginning.
+
+    Parameters
+    ----------
+    columns : sequence of m Column
+    counts : float array of shape (m,)
+        Nodes of each level.
+    nodes : Nodes, optional
+        By default each is as long as a cell is on the mean, and shares its label.
+    """
+    if nodes is None:
+        mean = [float(column.lengths[column.codes].mean()) for column in columns]
+        nodes = Nodes(np.array(mean), np.array([float(column.label) for column in columns]))
     parents = np.concatenate([[1.0], counts[:-1]])
-    return float((counts * mean - (counts - parents) * label).sum())
+    return float((counts * nodes.lengths - (counts - parents) * nodes.beginnings).sum())

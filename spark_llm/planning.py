@@ -42,7 +42,8 @@ def profile(spec: CallSpec) -> EngineProfile:
     else:
         system = spec.options.get("system") or ""
         frame = _frame(directory, system, chat=settings.flag("chat"))
-        found = replace(found, count=_counter(_tokenizer(directory)), frame=frame)
+        tokenize = _tokenizer(directory).encode_pieces
+        found = replace(found, count=_counter(tokenize), tokenize=tokenize, frame=frame)
     speed = measured.speed() or (EMBEDDED if model.engine == "native" and model.name == "default" else None)
     return replace(found, speed=speed, output=measured.output_tokens(spec.call_id), lengths=measured.lengths())
 
@@ -103,9 +104,9 @@ def _frame(directory: Path, system: str, *, chat: bool) -> tuple[float, float]:
     return float(len(tokenizer.encode(before, markup=True))), float(len(tokenizer.encode(after, markup=True)))
 
 
-def _counter(tokenizer: Tokenizer) -> Counter:
+def _counter(tokenize: Callable[[Sequence[str]], Sequence[npt.NDArray[np.integer]]]) -> Counter:
     def count(texts: Sequence[str]) -> npt.NDArray[np.float64]:
-        return np.array([len(tokens) for tokens in tokenizer.encode_pieces(texts)], np.float64)
+        return np.array([len(tokens) for tokens in tokenize(texts)], np.float64)
 
     return count
 

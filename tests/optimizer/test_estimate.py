@@ -128,6 +128,15 @@ def test_odd_samples_have_an_estimate(columns):
     assert 0 <= found.estimate["cached_tokens"] < found.estimate["prompt_tokens"]
 
 
+def test_a_short_column_of_few_values_does_not_lead():
+    """Ratings repeat most, but before the film each film's text would stand in the tree once per rating."""
+    ratings = [str(1 + i // 30 % 5) for i in range(500)]
+    films = [f"film {i % 30} " + "plot " * 10 for i in range(500)]
+    reviews = [f"review {i} " + "word " * 9 for i in range(500)]
+    found = plan([reviews, ratings, films], fields=("review", "rating", "film"))
+    assert found.order == (2, 1, 0)
+
+
 @pytest.mark.parametrize("sample", [[], [[], []], [pa.array([], pa.string())] * 2])
 def test_an_empty_input_keeps_the_written_order(sample):
     found = plan(sample, InputSize(0, 0, (0, 0)))
