@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
+from typing import Any
 
 import numpy as np
 from spark_llm.optimizer.cache_model import simulate_cache
@@ -16,6 +18,7 @@ from spark_llm.optimizer.prefix_tree import prefix_counts, sampled_nodes, tree_s
 from spark_llm.optimizer.prompts import Prompt
 from spark_llm.optimizer.statistics import estimate_distinct
 from spark_llm.optimizer.texts import PREFIX
+from spark_llm.optimizer.typical_answer import typical_answer
 from spark_llm.optimizer.window import plan_window
 
 _CONSTANT = ""  # the piece that all prompts begin with; no segment is empty
@@ -26,8 +29,9 @@ CUT_OFF = 0.9
 FILLED = 3.0
 """Rows of a value, from which on the share of its repetitions that a plan serves hardly changes (docs/planner.md)."""
 
-UNBOUNDED_ANSWER = 0.5
-"""Of max_tokens, what an answer is expected to take that nothing bounds and that nobody measured yet."""
+UNBOUNDED_ANSWER, LONG_ANSWER = 0.5, 64.0
+"""Of max_tokens, and in tokens, what an answer is expected to take that nothing bounds and nobody measured yet; free
+answers of the published benchmark take 16 to 107 (Liu et al., MLSys 2025, table 1)."""
 
 
 def estimate_call(
@@ -164,16 +168,24 @@ def _text(columns: Sequence[Column]) -> float:
 
 
 def _answer_tokens(prompt: Prompt, engine: EngineProfile) -> float:
-    """Mean tokens of an answer."""
+    """Mean tokens of an answer: as measured, else as its constraint says, else as answers of other calls."""
     most = float(prompt.call["max_tokens"])
     if engine.output is not None:
         return min(engine.output, most)
-    constraint = prompt.call["constraint"]
-    if constraint["kind"] == "choices":
-        return min(float(engine.count(list(constraint["value"])).mean()), most)
-    others = engine.lengths.get(constraint["kind"], ())
+    if (texts := _likely_texts(prompt.call["constraint"])) is not None:
+        return min(float(engine.count(texts).mean()), most)
+    others = engine.lengths.get(prompt.call["constraint"]["kind"], ())
     likely = [most if mean > CUT_OFF * bound else min(mean, most) for mean, bound in others]
-    return median(likely) if likely else most * UNBOUNDED_ANSWER
+    return median(likely) if likely else min(most * UNBOUNDED_ANSWER, LONG_ANSWER)
+
+
+def _likely_texts(constraint: Mapping[str, Any]) -> list[str] | None:
+    """What answers may be; None where the constraint does not say. A regular expression is about as long as they."""
+    if constraint["kind"] == "json_schema":
+        return [json.dumps(typical_answer(json.loads(constraint["value"])), ensure_ascii=False)]
+    return {"choices": list, "regex": lambda pattern: [pattern]}.get(constraint["kind"], lambda _: None)(
+        constraint["value"]
+    )
 
 
 def kept(window: Window, engine: EngineProfile, constant: float, streams: int) -> float:

@@ -13,7 +13,7 @@ from sqlglot.optimizer.scope import Scope, traverse_scope
 
 
 def expand_stars(tree: exp.Expr, catalog: Catalog) -> exp.Expr:
-    """Expand stars in place, in the order of FROM; a column of JOIN ... USING comes once.
+    """Expand stars in place, in the order of Spark's `SELECT *`: columns of JOIN ... USING first, and once.
 
     Raises
     ------
@@ -49,31 +49,48 @@ def _expand(argument: exp.Expr, scope: Scope, catalog: Catalog, function: str) -
     if relation and relation not in scope.sources:
         raise malformed(function, f"{relation}.* names no relation of its FROM ({', '.join(scope.sources)})")
     left_out = {column.name.lower() for column in star.args.get("except_") or ()}
-    for source, name in _columns(scope, [relation] if relation else _relations(scope), catalog, function):
+    columns = (
+        [(relation, name) for name in _names(scope.sources[relation], catalog, function, relation)]
+        if relation
+        else _joined(scope, catalog, function)
+    )
+    for source, name in columns:
         if name.lower() not in left_out:
             yield exp.column(name, source or None)
 
 
-def _relations(scope: Scope) -> list[str]:
-    """The names of FROM and its joins, as written."""
+def _joined(scope: Scope, catalog: Catalog, function: str) -> list[tuple[str, str]]:
+    """What `*` stands for: qualifier ('' for a column of USING or NATURAL) and name.
+
+    As in Spark, the columns that a join merges come first, then the others of its left side, then of its right side,
+    which LEFT SEMI and ANTI do not give. Relations that a comma separates are joined last.
+    """
     select = scope.expression
     first = select.args.get("from_")
-    joins = select.args.get("joins") or ()
-    return [node.this.alias_or_name for node in ((first,) if first else ()) + tuple(joins)]
+    done, found = list[tuple[str, str]](), list[tuple[str, str]]()
+    for node in ((first,) if first else ()) + tuple(select.args.get("joins") or ()):
+        relation = node.this.alias_or_name
+        names = _names(scope.sources.get(relation), catalog, function, relation)
+        if isinstance(node, exp.From) or _is_comma(node):
+            done, found = done + found, [(relation, name) for name in names]
+            continue
+        merged = _merged(node, [name for _, name in found], names)
+        right = [] if node.kind in ("SEMI", "ANTI") else [(relation, name) for name in names]
+        found = [("", name) for name in merged] + [
+            (q, n) for q, n in found + right if n.lower() not in map(str.lower, merged)
+        ]
+    return done + found
 
 
-def _columns(scope: Scope, relations: Sequence[str], catalog: Catalog, function: str) -> Iterator[tuple[str, str]]:
-    """Qualifier ('' for a column of USING) and name."""
-    using = {
-        name.name.lower() for join in scope.expression.args.get("joins") or () for name in join.args.get("using") or ()
-    }
-    seen = set()
-    for relation in relations:
-        for name in _names(scope.sources.get(relation), catalog, function, relation):
-            merged = len(relations) > 1 and name.lower() in using
-            if not merged or name.lower() not in seen:
-                yield "" if merged else relation, name
-            seen.add(name.lower())
+def _is_comma(join: exp.Join) -> bool:
+    return not (join.kind or join.side or join.method or join.args.get("on") or join.args.get("using"))
+
+
+def _merged(join: exp.Join, left: Sequence[str], right: Sequence[str]) -> list[str]:
+    """The columns of which a join makes one."""
+    if join.method == "NATURAL":
+        return [name for name in left if name.lower() in map(str.lower, right)]
+    return [column.name for column in join.args.get("using") or ()]
 
 
 def _names(source: object, catalog: Catalog, function: str, relation: str) -> Sequence[str]:

@@ -50,11 +50,11 @@ def test_explain_takes_frames_and_statements(sampled):
 
 
 def test_a_declared_dependency_reaches_the_order(sampled):
-    """In 40 of 1,200 tuples hardly a film repeats, so the sample alone cannot show that it determines its tag."""
+    """In 10 of 1,200 tuples hardly a film repeats, so the sample alone cannot show that it determines its tag."""
     columns = "concat('review ', id) AS review, concat('film number ', id % 300, ' of the whole series') AS film, "
-    columns += "concat('other ', 7 * id % 150) AS other, concat('tag ', id % 300 % 200) AS tag"
+    columns += "concat('other ', id DIV 8) AS other, concat('tag ', id % 300 % 200) AS tag"
     sampled.spark.sql(f"CREATE OR REPLACE TEMP VIEW films AS SELECT {columns} FROM range(1200)")
-    sampled.spark.conf.set("spark.llm.planner.sampleRows", "40")
+    sampled.spark.conf.set("spark.llm.planner.sampleRows", "10")
     query, order = "SELECT llm('p', review, film, other, tag) FROM films", "fields: .*"
     alone = re.search(order, spark_llm.explain(query, sampled.spark))[0]
     sampled.spark.conf.set("spark.llm.dependencies", '{"films": ["film -> tag"]}')
@@ -62,7 +62,8 @@ def test_a_declared_dependency_reaches_the_order(sampled):
     sampled.spark.conf.set("spark.llm.planner.sampleRows", "0")
     unsampled = spark_llm.explain(query, sampled.spark)
     sampled.spark.conf.unset("spark.llm.dependencies")
-    assert (alone, declared) == ("fields: other, film, tag, review", "fields: film, tag, other, review")
+    assert alone.startswith("fields: film, other, ")
+    assert declared.startswith("fields: film, tag, ")
     assert "fields: tag, film, review, other" in unsampled
     assert "no sample: spark.llm.planner.sampleRows is 0" in unsampled
     assert sampled.calls.count == 0

@@ -11,17 +11,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from spark_llm.optimizer.columns import encode_window
-from spark_llm.optimizer.core import CallSpec, Field
+from spark_llm.optimizer.core import CallSpec, Field, Term
 from spark_llm.optimizer.engine_profile import EngineProfile, Prices, Speed, engine_profile
 from spark_llm.optimizer.errors import InvalidCall
 from spark_llm.optimizer.layout import lay_out
 from spark_llm.optimizer.plan import InputSize, plan_call
+from spark_llm.optimizer.plan_conjunction import plan_conjunction
 from spark_llm.optimizer.prompts import prepare
 from spark_llm.optimizer.statistics import estimate_distinct
 from spark_llm.serving.engines.stub import common_prefix
 
 FILMS = [f"film {i % 4} " + "plot " * 40 for i in range(64)]
 REVIEWS = [f"review {i}" for i in range(64)]
+CHARACTERS = EngineProfile(count=lambda texts: np.array([len(text) for text in texts], float))
 
 
 def estimate(**conf: str):
@@ -59,9 +61,8 @@ def plan(columns, size=None, engine=None, fields=("review", "film"), **options):
 
 def test_a_whole_sample_is_estimated_as_it_will_be_asked():
     """At one token per character, where the trie of the texts is that of the tokens."""
-    characters = EngineProfile(count=lambda texts: np.array([len(text) for text in texts], float))
     spec = CallSpec("llm_filter", "Is it good?", (Field("review"), Field("film")))
-    planned = plan_call(spec, [REVIEWS, FILMS], engine=characters)
+    planned = plan_call(spec, [REVIEWS, FILMS], engine=CHARACTERS)
     prompt = prepare(replace(spec, plan=planned))
     segments = lay_out(encode_window(prompt, [pa.array(REVIEWS), pa.array(FILMS)]))[1]
     texts = sorted(prompt.call["instruction"] + "".join(row) for row in segments)
@@ -97,6 +98,42 @@ def test_seconds_and_money():
     assert found["cost"] == pytest.approx((2 * computed + 0.5 * found["cached_tokens"] + 8 * 192) / 1e6, rel=0.01)
     assert found["seconds"] == pytest.approx(1 + 0.001 * computed + 0.01 * 192, rel=0.01)
     assert {"seconds", "cost"}.isdisjoint(plan([REVIEWS, FILMS]).estimate)
+
+
+def answer_length(function, result_type="string", **options):
+    """At a token per character."""
+    spec = CallSpec(function, "What?", (Field("review"),), options, result_type)
+    return plan_call(spec, [REVIEWS], engine=CHARACTERS).estimate["output_tokens"] / 64
+
+
+def test_before_anything_was_measured_the_constraint_says_how_long_answers_are():
+    score = {"name": "score", "type": "integer", "nullable": True, "metadata": {}}
+    texts = {"type": "array", "elementType": "string", "containsNull": True}
+    number, both = (
+        {"type": "struct", "fields": fields} for fields in ([score], [score, score | {"name": "actors", "type": texts}])
+    )
+    assert answer_length("llm_extract", number) == len('{"score": 42}')
+    assert 30 < answer_length("llm_extract", both) < 100
+    assert answer_length("llm_extract", both, max_tokens=20) == 20
+    assert answer_length("llm", "long") == 2
+    assert answer_length("llm", regex="[0-9]{4}") == 8
+    assert answer_length("llm_classify", choices=["good", "so-so"]) == 4.5
+    assert (answer_length("llm"), answer_length("llm", max_tokens=16)) == (64, 8)
+    itself = {"$defs": {"a": {}}, "properties": {"next": {"type": "array", "items": {"$ref": "#"}}, "on": {"enum": []}}}
+    assert 20 < answer_length("llm", json_schema=json.dumps(itself)) < 100
+
+
+@pytest.mark.parametrize(("limit", "calls"), [(None, 64 + 32), (4, 16 + 8), (40, 64 + 32)])
+def test_later_predicates_are_asked_about_what_earlier_ones_pass(limit, calls):
+    """Half of the rows pass each, by default; a limit stops once enough did."""
+    terms = [Term(CallSpec("llm_filter", f"Is it {i}?", (Field("review"),), {}, "boolean"), (0,)) for i in range(2)]
+    spec = CallSpec("llm_filter", "", (Field("review"),), {}, "boolean", limit=limit, terms=tuple(terms))
+    alone = plan_call(terms[0].call, [REVIEWS], 64).estimate
+    found = plan_conjunction(spec, [REVIEWS], 64)
+    assert (found.estimate["rows"], found.estimate["distinct"], found.estimate["calls"]) == (64, 64, calls)
+    assert found.estimate["prompt_tokens"] == pytest.approx(alone["prompt_tokens"] * calls / 64, rel=0.01)
+    assert "50% are expected to pass each predicate" in found.reasons[-1]
+    assert ("LIMIT 4 is expected to stop after 25.0% of the rows" in found.reasons[-1]) == (limit == 4)
 
 
 def test_settings_name_prices_and_blocks():

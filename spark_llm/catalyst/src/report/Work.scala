@@ -26,7 +26,7 @@ object Work {
   def of(estimate: JsonNode): Work = {
     def number(name: String) = Option(estimate.get(name)).map(_.asDouble)
     def known(name: String) = number(name).getOrElse(0.0)
-    Work(known("rows"), known("distinct"), known("prompt_tokens"), known("cached_tokens"), known("output_tokens"),
+    Work(known("rows"), number("calls").getOrElse(known("distinct")), known("prompt_tokens"), known("cached_tokens"), known("output_tokens"),
       number("seconds"), number("cost"))
   }
 
