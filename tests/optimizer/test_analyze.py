@@ -1,11 +1,17 @@
-"""What is found about the calls of a statement: lineage, uses, what acts before, dependencies."""
+"""What is found about the calls of a statement, in fixture pairs `statement; facts;`; dependencies also executed."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import duckdb
 import pytest
-from spark_llm.optimizer.analyze import analyze
+import sqlglot
+from spark_llm.optimizer.analyze import CallAnalysis, analyze
 from spark_llm.optimizer.catalog import Table, declared_tables
+from spark_llm.optimizer.dialect import Spark4
 from spark_llm.optimizer.errors import InvalidCall
+from sqlglot import exp
 
 CATALOG = {
     "reviews": Table({"id": "BIGINT", "movie_id": "BIGINT", "review": "STRING"}, keys=(frozenset({"id"}),)),
@@ -16,6 +22,11 @@ CATALOG = {
     ),
     "toned": Table({"id": "", "tone": ""}, view="SELECT id, llm('Tone?', review) AS tone FROM reviews"),
 }
+ROWS = {
+    "reviews": "i AS id, i % 5 AS movie_id, 'review ' || i % 7 AS review FROM range(20) t(i)",
+    "movies": "i AS movie_id, 't' || i % 3 AS title, 1990 + i % 2 AS year, 'g' || i % 2 AS genre FROM range(6) t(i)",
+}
+FIXTURES = Path(__file__).parent / "fixtures" / "analyses"
 
 
 def calls(sql: str):
@@ -27,33 +38,60 @@ def only(sql: str):
     return call
 
 
-def base(sql: str) -> set[str]:
-    return {f"{table}.{column}" for field in only(sql).fields for table, column in field.base}
+def base_columns(call: CallAnalysis) -> str:
+    return ", ".join(sorted({f"{table}.{column}" for field in call.fields for table, column in field.base}))
 
 
-@pytest.mark.parametrize(
-    ("sql", "columns"),
-    [
-        ("SELECT llm('p', review) FROM reviews", {"reviews.review"}),
-        ("SELECT llm('p', upper(r.review) || m.title) FROM reviews r JOIN movies m USING (movie_id)", {
-            "reviews.review", "movies.title"}),
-        ("SELECT llm('p', review, title) FROM reviews r, movies m", {"reviews.review", "movies.title"}),
-        ("SELECT llm('p', x) FROM (SELECT concat(title, genre) AS x FROM movies) s", {"movies.title", "movies.genre"}),
-        ("WITH c AS (SELECT review AS x FROM reviews) SELECT llm('p', d.x) FROM c d", {"reviews.review"}),
-        ("SELECT llm('p', x) FROM (SELECT title AS x FROM movies UNION ALL SELECT review FROM reviews) u", {
-            "movies.title", "reviews.review"}),
-        ("SELECT llm('p', s.*) FROM (SELECT title, year FROM movies) s", {"movies.title", "movies.year"}),
-        ("SELECT 1 FROM movies m WHERE EXISTS (SELECT 1 FROM reviews r WHERE llm_filter('p', review, m.title))", {
-            "reviews.review", "movies.title"}),
-        ("SELECT llm('p', n) FROM (SELECT row_number() OVER (PARTITION BY genre ORDER BY year) AS n FROM movies) s", {
-            "movies.genre", "movies.year"}),
-        ("SELECT llm('p', tone) FROM (SELECT * FROM (SELECT title AS tone FROM movies)) s", {"movies.title"}),
-        ("CREATE TABLE x AS SELECT llm('p', title) FROM movies", {"movies.title"}),
-        ("SELECT llm('p', elsewhere) FROM nowhere", {"nowhere.elsewhere"}),
-    ],
-)  # fmt: skip
-def test_lineage(sql, columns):
-    assert base(sql) == columns
+def answer_uses(call: CallAnalysis) -> str:
+    return ", ".join(call.uses)
+
+
+def acting_before(call: CallAnalysis) -> str:
+    before = call.before
+    limit = [f"LIMIT {before.limit}"] if before.limit is not None else []
+    stop = [f"stops after {before.early_stop}"] if before.early_stop is not None else []
+    return ", ".join([*before.predicates, *limit, *stop]) or "nothing"
+
+
+def functional_dependencies(call: CallAnalysis) -> str:
+    names = [field.name for field in call.fields]
+    found = {", ".join(names[i] for i in left) + " -> " + ", ".join(names[i] for i in right)
+             for left, right in call.dependencies}  # fmt: skip
+    return "; ".join(sorted(found)) or "none"
+
+
+ANALYSES = {said.__name__: said for said in (base_columns, answer_uses, acting_before, functional_dependencies)}
+
+
+def pairs(name: str) -> list[tuple[str, str]]:
+    """Cases (statement with one call, what is found) of a fixture file."""
+    blocks = (FIXTURES / f"{name}.sql").read_text().strip().split("\n\n")
+    return [tuple(line.removesuffix(";") for line in block.splitlines()) for block in blocks]
+
+
+@pytest.mark.parametrize(("name", "sql", "found"), [(name, *pair) for name in ANALYSES for pair in pairs(name)])
+def test_analysis(name, sql, found):
+    assert ANALYSES[name](only(sql)).lower() == found.lower()
+
+
+def test_every_analysis_has_fixtures():
+    assert {path.stem for path in FIXTURES.glob("*.sql")} == set(ANALYSES)
+
+
+@pytest.mark.parametrize(("sql", "found"), pairs("functional_dependencies"))
+def test_dependencies_hold_in_the_rows_of_the_statement(sql, found):
+    """Executed in DuckDB, with the fields of the call in its place, over tables that have the declared keys."""
+    tree = sqlglot.parse_one(sql, dialect=Spark4)
+    call = next(node for node in tree.find_all(exp.Anonymous) if node.name == "llm")
+    call.replace(exp.func("list_value", *(exp.cast(field.copy(), "text") for field in call.expressions[1:])))
+    with duckdb.connect() as connection:
+        for table, rows in ROWS.items():
+            connection.execute(f"CREATE TABLE {table} AS SELECT {rows}")
+        rows = [row for (row,) in connection.execute(tree.sql(dialect="duckdb")).fetchall()]
+    assert len(rows) > 1
+    for left, right in only(sql).dependencies:
+        seen = {tuple(row[i] for i in left): tuple(row[i] for i in right) for row in rows}
+        assert all(tuple(row[i] for i in right) == seen[tuple(row[i] for i in left)] for row in rows)
 
 
 def test_nested_calls_and_views():
@@ -63,84 +101,6 @@ def test_nested_calls_and_views():
     assert inner.uses == ("argument",)
     direct = {call.prompt: call.uses for call in calls("SELECT llm('a', llm('b', review)) FROM reviews")}
     assert direct == {"a": ("result",), "b": ("argument",)}
-
-
-@pytest.mark.parametrize(
-    ("sql", "uses"),
-    [
-        ("SELECT llm('p', review) FROM reviews", ("result",)),
-        ("SELECT llm('p', review) AS x FROM reviews ORDER BY x", ("ORDER BY", "result")),
-        ("SELECT id FROM reviews WHERE llm_filter('p', review)", ("WHERE",)),
-        ("SELECT max(llm('p', review)) FROM reviews", ("aggregate", "result")),
-        ("SELECT count(*) FROM reviews GROUP BY llm('p', review)", ("GROUP BY",)),
-        ("SELECT movie_id FROM reviews GROUP BY movie_id HAVING llm_filter('p', movie_id)", ("HAVING",)),
-        ("SELECT rank() OVER (ORDER BY llm('p', review)) FROM reviews", ("result", "window")),
-        ("SELECT 1 FROM reviews r JOIN movies m ON llm('p', r.review) = m.title", ("JOIN ON",)),
-        ("SELECT id FROM (SELECT id, llm('p', review) AS x FROM reviews) WHERE x = 'a'", ("WHERE",)),
-        ("WITH c AS (SELECT llm('p', review) AS x FROM reviews) SELECT max(x) FROM c WHERE x > 'a'", (
-            "WHERE", "aggregate", "result")),
-        ("SELECT llm('p', review) AS x FROM reviews UNION SELECT title FROM movies", ("result",)),
-        ("SELECT 1 FROM movies WHERE title IN (SELECT llm('p', review) FROM reviews)", ("WHERE",)),
-        ("SELECT * FROM (SELECT llm('p', review) AS x FROM reviews)", ("result",)),
-    ],
-)  # fmt: skip
-def test_uses(sql, uses):
-    assert only(sql).uses == uses
-
-
-@pytest.mark.parametrize(
-    ("sql", "predicates", "limit", "early_stop"),
-    [
-        ("SELECT llm('p', review) FROM reviews WHERE id > 3 LIMIT 5", ("id > 3",), 5, None),
-        ("SELECT id FROM reviews WHERE llm_filter('p', review) AND id > 3 LIMIT 5", ("id > 3",), None, 5),
-        ("SELECT id FROM reviews WHERE llm_filter('p', review) LIMIT 5 OFFSET 2", (), None, 7),
-        ("SELECT llm('p', review) AS x FROM reviews ORDER BY x LIMIT 5", (), None, None),
-        ("SELECT llm('p', review) AS x FROM reviews ORDER BY id LIMIT 5", (), 5, None),
-        ("SELECT DISTINCT llm('p', review) FROM reviews LIMIT 5", (), None, None),
-        ("SELECT count(*) FROM reviews WHERE llm_filter('p', review) LIMIT 1", (), None, None),
-        ("SELECT * FROM (SELECT id, llm('p', review) AS x FROM reviews) s WHERE id > 3 LIMIT 2", ("id > 3",), 2, None),
-        ("SELECT * FROM (SELECT id, llm('p', review) AS x FROM reviews) s WHERE x = 'a' LIMIT 2", (), None, 2),
-        ("SELECT * FROM (SELECT id, llm('p', review) AS x FROM reviews LIMIT 9) s WHERE id > 3", (), 9, None),
-        ("SELECT llm('p', review) FROM reviews r JOIN movies m ON r.movie_id = m.movie_id AND m.year > 2000", (
-            "r.movie_id = m.movie_id", "m.year > 2000"), None, None),
-        ("SELECT movie_id FROM reviews WHERE id > 1 GROUP BY movie_id HAVING count(*) > 2 AND llm_filter('p', 1)",
-            ("id > 1", "count(*) > 2"), None, None),
-        ("SELECT movie_id, max(llm('p', review)) FROM reviews WHERE id > 1 GROUP BY movie_id LIMIT 3",
-            ("id > 1",), None, None),
-    ],
-)  # fmt: skip
-def test_what_acts_before(sql, predicates, limit, early_stop):
-    before = only(sql).before
-    assert tuple(p.lower() for p in before.predicates) == tuple(p.lower() for p in predicates)
-    assert (before.limit, before.early_stop) == (limit, early_stop)
-
-
-def named(sql: str) -> set[str]:
-    call = only(sql)
-    names = [field.name for field in call.fields]
-    return {f"{', '.join(names[i] for i in left)} -> {', '.join(names[i] for i in right)}"
-            for left, right in call.dependencies}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("sql", "dependencies"),
-    [
-        ("SELECT llm('p', review, id) FROM reviews", {"id -> review"}),
-        ("SELECT llm('p', genre, year, title) FROM movies", {"year, title -> genre"}),
-        ("SELECT llm('p', review, r.movie_id, title) FROM reviews r JOIN movies m ON r.movie_id = m.movie_id", {
-            "movie_id -> title"}),
-        ("SELECT llm('p', id, title) FROM reviews r JOIN movies m ON r.movie_id = m.movie_id", {"id -> title"}),
-        ("SELECT llm('p', r.movie_id, upper(m.title)) FROM reviews r, movies m WHERE m.movie_id = r.movie_id", {
-            "movie_id -> field_2"}),
-        ("SELECT llm('p', a, b) FROM (SELECT id AS a, review AS b FROM reviews) s", {"a -> b"}),
-        ("SELECT llm('p', genre, n) FROM (SELECT genre, count(*) AS n FROM movies GROUP BY genre) s", {"genre -> n"}),
-        ("SELECT llm('p', review, movie_id) FROM reviews", set()),
-        ("SELECT llm('p', r.movie_id, title) FROM reviews r LEFT JOIN movies m ON r.movie_id = m.movie_id", set()),
-        ("SELECT llm('p', a) FROM (SELECT id AS a FROM reviews UNION ALL SELECT movie_id FROM movies) s", set()),
-    ],
-)  # fmt: skip
-def test_dependencies(sql, dependencies):
-    assert named(sql) == dependencies
 
 
 def test_prompt_options_and_determinism():
