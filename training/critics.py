@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 
 from training import phrases, words
-from training.grammar import pick, sentence
+from training.grammar import pick, sentence, variants
 from training.rows import Fields, Row, common_slots, person
 from training.words import words as listed
 
@@ -318,14 +318,43 @@ _PLAIN = (
     "it is based on the novel by {actor}", "{name}, a {film} by {actor}", "the {part} is by {name}",
     "{name} stars in this {film} about {about} and {about}",
     "this {film} follows {name} through {city}", "from the director of {name}", "the {film} opens in {city}",
-    "a {film} for the age of {about}",
+    "a {film} for the age of {about}", "{actor} and {actor} star", "it runs for two hours",
+    "the {film} is about {about}",
+    "{actor} plays a man who dreams of {about}", "a {film}, a {film} and a {film} in one",
+    "this is {name}'s third {film}",
+    "{name} wrote the {part} and {actor} the {part}", "the {part} begins in {city} and ends in {city}",
+    "you may know {actor} from {name}", "once again {name} turns to {about}", "{name} is back",
+    "first there was {name}, now there is {name}", "think of {name} with {about}", "it opens on Friday",
+    "somewhere in {city} a woman thinks about {about}", "the subject is {about}", "there are robots in it",
+    "what {name} did for {about}, {name} does for {about}", "call it a {film} about {about}",
+    "{actor} is a cop with a past", "the {film} takes place in one night", "the {part} is from the novel",
+    "most of it takes place in {city}", "the camera follows {actor} through {city}", "the year is 1968",
 )  # fmt: skip
-_CONCEDED = (
-    "although {minor}, {major}", "despite the fact that {minor}, {major}", "{minor}, but {major}",
-    "{minor}, yet {major}", "while {minor}, {major}",
-    "it may be that {minor}, but {major}", "even if {minor}, {major}", "{major}, even though {minor}",
-    "{major}, though {minor}", "{minor}. Still, {major}",
-    "{minor}; nevertheless {major}", "{minor}. In the end, however, {major}", "for all that {minor}, {major}",
+_LEADS = (
+    "as a {film} about {about}", "in the end", "at its heart", "for a {film} about {about}", "with {actor} in the lead",
+    "like most {film}s about {about}", "in his second {film}", "from the first scene to the last", "this time",
+    "in the hands of {name}", "as directed by {name}", "based on the novel by {name}", "between {about} and {about}",
+    "as {film}s go", "by the time {name} appears", "whatever you think of {about}", "when it turns to {about}",
+    "if you care about {about}", "part {film}, part {film}", "somewhere between a {film} and a {film}", "set in {city}",
+    "beyond the {part}", "whether or not you know {name}", "years after {name}", "much like {name}", "at two hours",
+    "for anyone who grew up with {name}", "in an age of {about}", "when {actor} meets {actor}", "like its hero",
+    "as {name} once said of {about}", "after a year full of {film}s", "from its opening in {city} on", "for all ages",
+)  # fmt: skip
+"""What may stand before a clause and judges nothing."""
+_TAILS = (
+    "in this {film} about {about}", "with {actor} and {actor}", "from the director of {name}", "in the age of {about}",
+    "in a {film} about {about}", "even for those who do not know {name}", "for two hours", "from the maker of {name}",
+    "by the standards of any {film}", "for fans of {name} and for everyone else", "in {city} and elsewhere",
+    "from a writer who knows {about}", "as {name} says to {name}", "if you ask me", "as {film}s about {about} go",
+)  # fmt: skip
+"""What may stand after a clause and judges nothing."""
+_CONCEDED = variants(
+    "[although|though|even though|while|even if] {minor}, {major}", "{minor}, [but|yet] {major}",
+    "{major}, [although|though|even though|even if] {minor}", "{minor}, [but|yet] in the end {major}",
+    "{minor}. [Still|But|Yet|However|Nevertheless|In the end], {major}",
+    "{minor}; [still|nevertheless|however] {major}",
+    "{minor}. In the end, however, {major}", "[despite the fact|for all|it may be] that {minor}, [|but] {major}",
+    "{minor}, but still {major}", "yes, {minor}, but {major}",
 )  # fmt: skip
 _SLOTS = {"A": (ADJECTIVES, 1), "B": (ADJECTIVES, -1), "T": (THINGS, 1), "U": (THINGS, -1), "D": (DOES, 1),
     "E": (DOES, -1), "H": (HOW, 1), "I": (HOW, -1)}  # fmt: skip
@@ -389,7 +418,7 @@ def critique(rng: random.Random, held_out: bool) -> Row:
         texts = [
             f"{say(first)}, but also {say(-first)}"
             if rng.random() < 0.5
-            else sentence(say(first)) + " " + sentence(say(-first))
+            else f"{sentence(say(first))} {sentence(say(-first))[:-1]}"
         ]
         texts += ["It is a mixed bag"] if rng.random() < 0.4 else []
         stars = 3
@@ -399,9 +428,13 @@ def critique(rng: random.Random, held_out: bool) -> Row:
         stars = 3 + sign
     else:
         texts = [say(sign) for _ in range(rng.choice((1, 1, 2, 2, 3)))]
-        stars = 3 + sign * rng.choice((1, 2))
+        stars = 3 + sign * min(2, len(texts))
         if len(texts) > 1 and rng.random() < 0.5:
             texts = [f"{texts[0]}{rng.choice((', ', ' -- ', '; ', ': ', ' and '))}{texts[1]}", *texts[2:]]
+    if rng.random() < 0.3:
+        texts[0] = f"{_fill(rng, pick(rng, _LEADS, held_out), held_out)[0]}, {texts[0]}"
+    if rng.random() < 0.2:
+        texts[-1] = f"{texts[-1]} {_fill(rng, pick(rng, _TAILS, held_out), held_out)[0]}"
     if rng.random() < 0.35:
         texts.insert(rng.choice((0, len(texts))), _fill(rng, rng.choice(_PLAIN), held_out)[0])
     text = " ".join(map(sentence, texts))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from training import phrases, words
 from training.examples import TOPICS, Example, random_row, some_fields, topic_tag
-from training.grammar import pick
+from training.grammar import pick, variants
 from training.opinions import KIDS_TAGS
 from training.rows import Row
 
@@ -22,28 +23,28 @@ def _filter(
     return Example(f"filter_{task}", "llm_filter", asked, fields, json.dumps(answer), tags=tags, gist=gist)
 
 
+_AUTHOR = "[reviewer|customer|author|writer|critic]"
 _OPINION_ASKED: dict[str, tuple[str, ...]] = {
-    "positive": (
-        "Is the review positive?", "Does the reviewer like it?", "Is the customer happy?",
-        "Does the author recommend it?", "Is it a good review?", "Is the reviewer satisfied?",
-        "Is this a favourable opinion?", "Did they enjoy it?", "Is the sentiment positive?",
-        "Would the customer buy it again?", "Is the author enthusiastic?", "Is this praise?",
-        "The reviewer is pleased.", "Does the review praise it?", "Does the critic like the film?",
-        "Is the opinion good?",
-        "Is the writer happy with it?", "Is it a positive review?", "Does the customer like the product?",
-        "Is the review good?",
-        "Does the text recommend it?", "Do they like it?", "Is it positive?", "Is {review} positive?",
+    "positive": variants(
+        f"Is the {_AUTHOR} [happy|satisfied|pleased|enthusiastic]?", f"Is the {_AUTHOR} happy with it?",
+        f"Does the {_AUTHOR} [like|recommend|praise|enjoy] it?", "The [reviewer|customer] is [pleased|happy].",
+        "Is the [review|opinion|sentiment|text|verdict] [positive|favourable|good]?",
+        "Is [it|this] a [positive|good|favourable] [review|opinion|verdict]?", "Is [it|this] [positive|praise]?",
+        "Does the [review|text] [recommend|praise] it?", "Did they [like|enjoy] it?", "Do they [like|enjoy] it?",
+        "Would the [customer|reviewer] buy it again?", "Does the critic like the film?",
+        "Does the customer like the product?", "Is {review} [positive|favourable|good|praise]?",
+        "Does {review} [praise|recommend] it?",
     ),
-    "negative": (
-        "Is the review negative?", "Does the reviewer dislike it?", "Is the customer unhappy?",
-        "Does the author advise against it?", "Is it a bad review?", "Is the reviewer dissatisfied?",
-        "Is this an unfavourable opinion?", "Is the sentiment negative?", "The reviewer is disappointed.",
-        "Is it negative?", "Is it a complaint?", "Does the customer complain?", "Is the author angry about it?",
-        "Is this criticism?", "Does the review criticize it?", "Does the critic dislike the film?",
-        "Is the opinion bad?",
-        "Is the writer unhappy with it?", "Is it a negative review?", "Does the customer dislike the product?",
-        "Is the review bad?",
-        "Do they dislike it?", "Does the reviewer complain?",
+    "negative": variants(
+        f"Is the {_AUTHOR} [unhappy|dissatisfied|disappointed|angry]?", f"Is the {_AUTHOR} unhappy with it?",
+        f"Does the {_AUTHOR} [dislike|criticize] it?", f"Does the {_AUTHOR} [complain|advise against it]?",
+        "The [reviewer|customer] is [disappointed|unhappy].",
+        "Is the [review|opinion|sentiment|text|verdict] [negative|unfavourable|bad]?",
+        "Is [it|this] [a negative|a bad|an unfavourable] [review|opinion|verdict]?",
+        "Is [it|this] [negative|criticism|a complaint]?", "Does the [review|text] [complain|criticize it]?",
+        "Did they [dislike|hate] it?", "Do they [dislike|hate] it?", "Does the critic dislike the film?",
+        "Does the customer dislike the product?", "Is {review} [negative|unfavourable|bad|a complaint]?",
+        "Does {review} [complain|criticize it]?",
     ),
 }  # fmt: skip
 
@@ -103,23 +104,19 @@ def filter_aspect(rng: random.Random, held_out: bool) -> Example:
     return _filter("aspect", asked, some_fields(rng, row, ("review",)), answer, row, gist, f"{name}{'?+-'[wanted]}")
 
 
+_IT = "[it|this|the film|the product]"
 _KIDS_ASKED: dict[bool, tuple[str, ...]] = {
-    True: (
-        "Is it suitable for kids?", "Is it suitable for children?", "Can children watch it?",
-        "Is this for families?", "Is it fit for kids?", "Would you let a child have it?",
-        "Is the movie suitable for kids?", "Is it child-friendly?", "Is it family-friendly?",
-        "Is it made for children?",
-        "Is it for kids?", "Is it good for children?", "Is the film for children?", "Should children see it?",
-        "Is it safe for kids?",
-        "Will kids like it?", "Can kids use it?", "Is it fit for the whole family?", "Does it suit children?",
-        "Can I take my children?",
+    True: variants(
+        f"Is {_IT} [suitable|fit|good|safe|made] for [kids|children]?", f"Is {_IT} for [kids|children|families]?",
+        "Is [it|this] [child-friendly|family-friendly]?", "[Can|Should] [kids|children] [watch|see|use] it?",
+        "Will [kids|children] like it?", "Does it suit [kids|children|families]?", "Can I take my [kids|children]?",
+        "Would you let a child have it?", "Is it fit for the whole family?", "Is it good for the whole family?",
     ),
-    False: (
-        "Is it for adults only?", "Is it unsuitable for children?", "Should kids stay away from it?",
-        "Is it only for grown-ups?", "Is it bad for children?", "Is it only for adults?",
-        "Is it not suitable for kids?",
-        "Is it dangerous for children?", "Should children not see it?", "Is it too much for kids?",
-        "Is it not for children?",
+    False: variants(
+        f"Is {_IT} [for adults only|only for adults|only for grown-ups]?", f"Is {_IT} for grown-ups only?",
+        f"Is {_IT} [unsuitable|bad|dangerous] for [kids|children]?", "Is it too much for [kids|children]?",
+        "Is [it|this] not [suitable|fit|safe|good|made] for [kids|children]?", "Is [it|this] not for [kids|children]?",
+        "Should [kids|children] [stay away from|not see|not watch|not use] it?",
     ),
 }  # fmt: skip
 
@@ -136,43 +133,22 @@ def filter_audience(rng: random.Random, held_out: bool) -> Example:
     return _filter("audience", asked, fields, kids is wanted, row, gist, KIDS_TAGS[wanted])
 
 
+_SENDER = "[customer|writer|sender]"
 _TONE_ASKED = {
-    "angry": (
-        "Is the customer angry?",
-        "Is the message angry?",
-        "Is the writer upset?",
-        "Does the customer sound furious?",
-        "Is the tone angry?",
-        "Is the customer upset?",
-        "Does the customer sound angry?",
-        "Is it an angry message?",
-        "Is the writer angry?",
-        "Is the customer furious?",
+    "angry": variants(
+        f"Is the {_SENDER} [angry|upset|furious]?", f"Does the {_SENDER} sound [angry|upset|furious]?",
+        "Is [the message|the tone|it] [angry|furious]?", "Is it an angry [message|ticket]?",
     ),
-    "polite": (
-        "Is the message polite?",
-        "Is the customer polite?",
-        "Is the tone friendly?",
-        "Does the writer stay courteous?",
-        "Is the writer polite?",
-        "Does the customer sound friendly?",
-        "Is it a polite message?",
-        "Is the customer friendly?",
-        "Is the message friendly?",
+    "polite": variants(
+        f"Is the {_SENDER} [polite|friendly|courteous]?", f"Does the {_SENDER} sound [polite|friendly|courteous]?",
+        "Is [the message|the tone|it] [polite|friendly]?", "Is it a [polite|friendly] [message|ticket]?",
     ),
-}
-
-
-_URGENT_ASKED = (
-    "Is it urgent?",
-    "Is the message urgent?",
-    "Must it be answered today?",
-    "Does the customer need help quickly?",
-    "Is the request urgent?",
-    "Is the ticket urgent?",
-    "Does it need an answer today?",
-    "Is the customer in a hurry?",
-)
+}  # fmt: skip
+_URGENT_ASKED = variants(
+    "Is [it|the message|the request|the ticket] urgent?", "Must it be answered [today|quickly|at once]?",
+    "Does the [customer|writer] need [help|an answer] [quickly|today|at once]?", "Does it need an answer today?",
+    "Is the [customer|writer] in a hurry?",
+)  # fmt: skip
 
 
 def filter_tone(rng: random.Random, held_out: bool) -> Example:
@@ -211,30 +187,50 @@ def filter_topic(rng: random.Random, held_out: bool) -> Example:
     return _filter("topic", asked, fields, topic == truth, row, gist, topic_tag(kind, topic))
 
 
+_FACTS: dict[str, tuple[str, str, tuple[str, ...], tuple[str, ...]]] = {
+    "genre": (
+        "film", "genre", ("title", "genre"),
+        variants("Is [it|this|the film] a {v}?", "Is the genre [of the film |]{v}?", "Is {v} the genre?"),
+    ),
+    "city": (
+        "place", "city", ("place", "city"),
+        variants("Is [it|this|the place] in {v}?", "Does [it|the place] lie in {v}?", "Is the city {v}?",
+                 "Is {v} the city?", "Is [it|the place] [located|to be found] in {v}?"),
+    ),
+    "thing": (
+        "review", "thing", ("product", "review"),
+        variants("Is [it|this|the product] a {v}?",
+                 "Is [it|this|the review] about a {v}?", "Did they [buy|order] a {v}?"),
+    ),
+}  # fmt: skip
+"""Facts by the kind of their rows, the field or fact that tells them, the fields shown, and questions."""
+
+_YEAR_ASKED = variants(
+    "Was [the film|it] [released|made|shown] [after|later than|before|earlier than] {v}?",
+    "Is the [film|year] [later than|earlier than|after|before] {v}?",
+    "Is it [from before|from after|older than|newer than] {v}?",
+)
+
+
 def filter_fact(rng: random.Random, held_out: bool) -> Example:
     """Yes/no: what stands in a field (a year, a genre, a city, a kind of product)."""
-    how = rng.choice(("year", "genre", "city", "thing"))
+    how = rng.choice(("year", *_FACTS))
     if how == "year":
         row = random_row(rng, held_out, "film")
-        bound, after = rng.randrange(1955, 2021, 5), rng.random() < 0.5
-        word = (
-            pick(rng, ("after", "later than"), held_out) if after else pick(rng, ("before", "earlier than"), held_out)
-        )
-        year = int(row.fields["year"])
-        answer = year > bound if after else year < bound
-        return _filter(
-            "fact", f"Was the film released {word} {bound}?", some_fields(rng, row, ("title", "year")), answer, row
-        )
-    kind, key, values, asked = {
-        "genre": ("film", "genre", phrases.GENRES, ("Is it a {v}?", "Is the genre {v}?")),
-        "city": ("place", "city", words.CITIES, ("Is it in {v}?", "Is the place in {v}?", "Does it lie in {v}?")),
-        "thing": ("review", "thing", words.PRODUCTS, ("Is it a {v}?", "Is the product a {v}?", "Is this about a {v}?")),
-    }[how]
-    row = random_row(rng, held_out, kind)
-    truth = str(row.facts.get(key) or row.fields[key])
-    others = words.PRODUCTS[str(row.facts["category"])] if how == "thing" else tuple(values)
-    value = truth if rng.random() < 0.5 else rng.choice([o for o in others if o != truth])
-    shown = {"genre": ("title", "genre"), "city": ("place", "city"), "thing": ("product", "review")}[how]
-    return _filter(
-        "fact", pick(rng, asked, held_out).replace("{v}", value), some_fields(rng, row, shown), value == truth, row
-    )
+        year, bound = int(row.fields["year"]), rng.randrange(1955, 2021, 5)
+        asked = pick(rng, _YEAR_ASKED, held_out).replace("{v}", str(bound))
+        later = any(word in asked for word in ("after", "later", "newer"))
+        fields, answer = some_fields(rng, row, ("title", "year")), year > bound if later else year < bound
+        truth, wanted = year // 5 * 5, bound
+    else:
+        kind, key, shown, questions = _FACTS[how]
+        row = random_row(rng, held_out, kind)
+        truth = str(row.facts.get(key) or row.fields[key])
+        values = {"genre": phrases.GENRES, "city": words.CITIES}.get(how) or words.PRODUCTS[str(row.facts["category"])]
+        wanted = truth if rng.random() < 0.5 else rng.choice([v for v in values if v != truth])
+        fields, answer = some_fields(rng, row, shown), wanted == truth
+        article = "" if wanted.endswith("s") else "an " if wanted[0] in "aeiou" else "a "
+        asked = pick(rng, questions, held_out).replace("a {v}", article + wanted).replace("{v}", wanted)
+    told = (str(row.fields["year"]) if how == "year" else truth, f"{how}:{truth}")
+    tags = (*(tag for tag in row.tags if tag[0] != told[0]), told)
+    return _filter("fact", asked, fields, answer, replace(row, tags=tags), told[1], f"{how}:{wanted}")

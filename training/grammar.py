@@ -28,6 +28,22 @@ def expand(rng: random.Random, template: str, slots: Mapping[str, str | Sequence
     return " ".join(template.split())
 
 
+def variants(*templates: str) -> tuple[str, ...]:
+    """Every expansion of the templates' alternatives, each a template of its own.
+
+    >>> variants("Is [it|this] good?", "It is good.")
+    ('Is it good?', 'Is this good?', 'It is good.')
+    """
+    return tuple(dict.fromkeys(whole for template in templates for whole in _variants(template)))
+
+
+def _variants(template: str) -> list[str]:
+    if not (match := _CHOICE.search(template)):
+        return [" ".join(template.split())]
+    before, after = template[: match.start()], template[match.end() :]
+    return [whole for branch in match[1].split("|") for whole in _variants(before + branch + after)]
+
+
 def pick(rng: random.Random, templates: Sequence[str], held_out: bool) -> str:
     """Choose a template of the training part or of the held-out part.
 
@@ -54,7 +70,7 @@ def _parts(templates: tuple[str, ...]) -> tuple[list[str], list[str]]:
 
 
 def _words(template: str) -> set[str]:
-    return set(_WORD.findall(_SLOT.sub("", template).lower()))
+    return set(_WORD.findall(template.lower()))
 
 
 def sentence(text: str) -> str:

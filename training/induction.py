@@ -10,7 +10,7 @@ changes, would take them apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SCALE = 0.07
 """Standard deviation of the token vectors, wide enough for the tied head to choose a token."""
+KINSHIP = 0.5
+"""Share of a token's vector that is that of its variants."""
 _SHARPNESS = 7.0
 """Size of the biases by which a head finds the previous position."""
 _MATCH = 3.0
@@ -74,6 +76,20 @@ def begin_with_copying(model: Model) -> None:
         match.o_proj.weight[:, query] = _COPY * SCALE * copied.T
         _hold(match.k_proj, key)
         _hold(match.q_proj, query)
+
+
+@torch.no_grad()
+def relate_variants(model: Model, tokens: Sequence[str]) -> None:
+    """Let the vectors of tokens that differ only by case or a space before them begin near each other.
+
+    `tokens` are the vocabulary's, by number. What is learnt about one is then half learnt about the others, and a word
+    that is copied to the start of an answer can take the form that it has there.
+    """
+    vectors, first = model.embed_tokens.weight, dict[str, int]()
+    same = torch.tensor([first.setdefault(token.lstrip("Ġ").lower(), number) for number, token in enumerate(tokens)])
+    alone = same == torch.arange(len(tokens))
+    shared = vectors[same]
+    vectors[~alone] = (KINSHIP**0.5 * shared + (1 - KINSHIP) ** 0.5 * vectors)[~alone]
 
 
 def _rows(head: int, wide: int) -> slice:

@@ -146,17 +146,25 @@ def news(rng: random.Random, held_out: bool) -> Row:
 _PROFILE = {
     "founder": (
         "{name} was founded by {founder} in {year}.",
+        "{name} was started by {founder} in {year}.",
         "{founder} started {name} in {year}.",
         "In {year}, {founder} founded {name}.",
     ),
     "city": ("Its head office is in {city}.", "The company is based in {city}.", "Today it works from {city}."),
-    "product": ("It makes {product}s.", "It sells {product}s.", "{name} is known for its {product}s."),
+    "product": ("It makes {product}.", "It sells {product}.", "{name} is known for its {product}."),
     "employees": (
         "It has {employees} employees.",
         "About {employees} people work there.",
         "It employs {employees} people.",
     ),
-    "head": ("It is led by {head}.", "{head} runs the company today.", "The head of {name} is {head}."),
+    "head": (
+        "It is led by {head}.",
+        "Today it is run by {head}.",
+        "The head of {name} is {head}.",
+        "Its head is {head}.",
+        "{name} is led by {head}.",
+        "{head} runs the company today.",
+    ),
 }
 
 
@@ -168,7 +176,7 @@ def profile(rng: random.Random, held_out: bool) -> Row:
         "founder": person(rng, held_out),
         "year": str(rng.randrange(1850, 2025)),
         "city": rng.choice(words.CITIES),
-        "product": rng.choice([p for p in words.PRODUCTS[category] if not p.endswith("s")]),
+        "product": rng.choice([f"{p}s" for p in words.PRODUCTS[category] if not p.endswith(("s", "f", "ch"))]),
         "employees": str(rng.randrange(12, 9000)),
         "head": person(rng, held_out),
     }

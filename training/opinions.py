@@ -68,33 +68,37 @@ def agree(text: str, noun: str) -> str:
     return text
 
 
-def opinion(rng: random.Random, aspect: phrases.Aspect, strength: int, slots: Mapping[str, str], held_out: bool) -> str:
-    """A clause that praises (`strength` 1 or 2) or blames (-1 or -2) an aspect, sometimes through a negation."""
-    how = rng.random()
+def opinion(
+    rng: random.Random, aspect: phrases.Aspect, strength: int, slots: Mapping[str, str], held_out: bool
+) -> tuple[str, int]:
+    """A clause that praises (`strength` 1 or 2) or blames (-1 or -2) an aspect, and the strength that its words show.
+
+    A fact or a negation shows no more than a sign.
+    """
+    how, sign = rng.random(), 1 if strength > 0 else -1
     if how < 0.27:
-        return expand(rng, rng.choice(aspect.praise if strength > 0 else aspect.blame), slots)
+        return expand(rng, rng.choice(aspect.praise if strength > 0 else aspect.blame), slots), sign
     inner = {"noun": rng.choice(aspect.nouns), "very": words.VERY}
     if how < 0.38:
-        opposite = -1 if strength > 0 else 1
-        denied = {**inner, "adjective": rng.choice(_ADJECTIVES[opposite])}
-        return agree(expand(rng, pick(rng, _DENIED, held_out), denied), inner["noun"])
+        denied = {**inner, "adjective": rng.choice(_ADJECTIVES[-sign])}
+        return agree(expand(rng, pick(rng, _DENIED, held_out), denied), inner["noun"]), sign
     if how < 0.6:
-        return agree(expand(rng, pick(rng, _FELT[strength], held_out), inner), inner["noun"])
+        return agree(expand(rng, pick(rng, _FELT[strength], held_out), inner), inner["noun"]), strength
     adjective = rng.choice(_ADJECTIVES[strength])
     forms = _JUDGED_AFTER if " " in adjective else _JUDGED
-    return agree(expand(rng, pick(rng, forms, held_out), {**inner, "adjective": adjective}), inner["noun"])
+    return agree(expand(rng, pick(rng, forms, held_out), {**inner, "adjective": adjective}), inner["noun"]), strength
 
 
 def noise(rng: random.Random, text: str) -> str:
-    """Sometimes write as people do: lower case, no full stop, exclamation marks, a swapped letter."""
+    """Sometimes write as people do: lower case, exclamation marks, in a longer text two letters swapped."""
     how = rng.random()
-    if how < 0.07:
-        return text.lower()
     if how < 0.12:
+        return text.lower()
+    if how < 0.17:
         return text.replace(".", "!")
-    if how < 0.16 and len(text) > 8:
+    if how < 0.2 and len(text) > 60:
         i = rng.randrange(2, len(text) - 3)
-        return text[:i] + text[i + 1] + text[i] + text[i + 2 :]
+        return text[:i] + text[i + 1] + text[i] + text[i + 2 :] if text[i : i + 2].isalpha() else text
     return text
 
 
@@ -113,12 +117,10 @@ def _strengths(rng: random.Random, polarity: str, aspects: int) -> tuple[int, li
     return verdict, strengths
 
 
-def _stars(verdict: int, strengths: list[int]) -> int:
-    if not verdict and {1, -1} <= {1 if s > 0 else -1 for s in strengths}:
-        return 3
-    total = [*strengths, verdict, verdict] if verdict else strengths
-    mean = sum(total) / len(total) if total else 0
-    return 3 if mean == 0 else (3 + (2 if abs(mean) > 1.2 else 1) * (1 if mean > 0 else -1))
+def _stars(verdict: int, shown: list[int]) -> int:
+    """The verdict decides; without one, the strongest word; praise and blame without a verdict are three stars."""
+    least, most = (verdict, verdict) if verdict else (min(shown, default=0), max(shown, default=0))
+    return 3 + (most if least >= 0 else least if most <= 0 else 0)
 
 
 def _joined(rng: random.Random, clauses: list[str], strengths: list[int], held_out: bool) -> list[str]:
@@ -152,7 +154,8 @@ def review(
     names = rng.sample(subject.aspects, count)
     verdict, strengths = _strengths(rng, polarity, count)
     aspects = phrases.ASPECTS[subject.domain]
-    clauses = [opinion(rng, aspects[n], s, slots, held_out) for n, s in zip(names, strengths, strict=True)]
+    said_of = [opinion(rng, aspects[n], s, slots, held_out) for n, s in zip(names, strengths, strict=True)]
+    clauses, shown = [text for text, _ in said_of], [strength for _, strength in said_of]
     tags = [(c, f"{n}{'+' if s > 0 else '-'}") for c, n, s in zip(clauses, names, strengths, strict=True)]
     texts = _joined(rng, clauses, strengths, held_out)
     if verdict:
@@ -170,5 +173,5 @@ def review(
         texts.insert(at, sentence(said))
         tags.append((said, KIDS_TAGS[kids]))
     signs = {n: 1 if s > 0 else -1 for n, s in zip(names, strengths, strict=True)}
-    facts = {"polarity": polarity, "stars": _stars(verdict, strengths), "aspects": signs, "kids": kids}
+    facts = {"polarity": polarity, "stars": _stars(verdict, shown), "aspects": signs, "kids": kids}
     return noise(rng, " ".join(texts)), {**facts, "domain": subject.domain}, tuple(tags)

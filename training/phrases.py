@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from training.grammar import variants
 from training.words import words
 
 
@@ -207,7 +208,12 @@ NEUTRAL: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
-_KIDS = (
+_KIDS = variants(
+    "[kids|children] [had a great time|loved it|will enjoy it|cannot get enough of it]",
+    "fun for [kids|children|families]",
+    "[safe|great|good|fit|made|ideal] for [kids|children|families]",
+    "[a film|one] for the [kids|children|whole family]",
+    "bring the [kids|children|whole family]", "take the [kids|children]", "for the whole family", "child-friendly",
     "[my|our|the] [kids|children|little ones] [love|adore] it", "fun for the whole family",
     "[ideal|perfect] for [kids|children]", "suitable for children", "even toddlers can enjoy it",
     "a family favourite", "our [son|daughter] [smiled|laughed] all the time", "great for [kids|children]",
@@ -233,7 +239,10 @@ FOR_KIDS: dict[str, tuple[str, ...]] = {
     ),
     "place": (*_KIDS, "there is a playground for the kids", "they have high chairs and a children's menu"),
 }
-_NO_KIDS = (
+_NO_KIDS = variants(
+    "[only|just|strictly] for [adults|grown-ups]", "for [adults|grown-ups] only", "[adults|grown-ups] only",
+    "[kids|children] must not [see|use|have] it", "[a film|one] for [adults|grown-ups] only", "not child-friendly",
+    "[not for|unsuitable for|too dangerous for|too much for] [kids|children|families]", "leave the kids at home",
     "not for [kids|children]", "keep it away from [kids|children]", "strictly for adults", "adults only",
     "not suitable for [kids|children]", "[kids|children] should stay away", "unsuitable for [kids|children]",
     "for adults only",
@@ -266,13 +275,18 @@ DESCRIPTIONS_OF_ONE = (
     *DESCRIPTIONS_OF_MANY, "one {colour} {thing} for everyday use", "our {thing} comes in {colour}",
     "this {thing} has a [two|three|five]-year warranty", "the {thing} weighs {digit} kilos",
 )  # fmt: skip
-DESCRIBED_FOR_KIDS = (
+DESCRIBED_FOR_KIDS = variants(
+    "[made|safe|fit|suitable] for [kids|children|families]", "for [kids|children] [from|of] age {digit}",
+    "child-friendly",
     "made for [small|young] children", "suitable for children from age {digit}", "safe for little hands",
     "loved by children", "[great|ideal|perfect] for [kids|children]", "fun for the whole family", "child-safe edges",
     "for [kids|children] from age {digit}", "safe for [kids|children]", "made for families", "children love it",
     "suitable for [kids|children]",
 )  # fmt: skip
-DESCRIBED_NOT_FOR_KIDS = (
+DESCRIBED_NOT_FOR_KIDS = variants(
+    "[only|just] for [adults|grown-ups]", "for [adults|grown-ups] only", "[adults|grown-ups] only",
+    "not child-friendly",
+    "[not|not safe|not suitable|not made] for [kids|children]", "[unsuitable|dangerous] for [kids|children]",
     "not for [kids|children]", "keep away from [kids|children]", "for adults only", "only for use by adults",
     "contains small parts that children could swallow", "not a toy", "not suitable for [kids|children]",
     "dangerous for [kids|children]",

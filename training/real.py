@@ -79,6 +79,7 @@ def claims(engine: Engine, rows: Rows, count: int) -> dict[str, Any]:
     rows = [row for row in rows if row["claim_label"] in ("SUPPORTS", "REFUTES")]
     wanted = [str(row["claim_label"] == "SUPPORTS").lower() for row in rows]
     shown = [{name: value for name, value in row.items() if name != "claim_label"} for row in rows]
+    count = min(count, len(rows) // 2)  # the others teach the supervised baseline
     asked = [Example("claims", "llm_filter", "Does the evidence support the claim?", f, "") for f in shown[:count]]
     texts = [" ".join(fields.values()) for fields in shown]
     supervised = TfidfRegression(texts[count:], wanted[count:])

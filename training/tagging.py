@@ -22,6 +22,10 @@ TAGS = (
     *(f"category:{category}" for category in words.PRODUCTS),
     *(f"profile:{fact}" for fact in ("founder", "year", "city", "product", "employees", "head")),
     *(f"polarity:{polarity}" for polarity in ("positive", "negative", "mixed", "neutral")),
+    *(f"city:{city}" for city in words.CITIES),
+    *(f"genre:{genre}" for genre in phrases.GENRES),
+    *(f"thing:{thing}" for things in words.PRODUCTS.values() for thing in things),
+    *(f"year:{year}" for year in range(1950, 2026, 5)),
     "absent",
 )
 _NUMBERS = {tag: number for number, tag in enumerate(TAGS)}

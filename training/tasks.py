@@ -10,19 +10,19 @@ from training import filters, labels, texts
 from training.examples import Example
 
 TASKS: dict[Callable[[random.Random, bool], Example], float] = {
-    labels.sentiment: 0.13,
+    labels.sentiment: 0.14,
     filters.filter_sentiment: 0.08,
-    filters.filter_aspect: 0.12,
+    filters.filter_aspect: 0.08,
     filters.filter_audience: 0.05,
     filters.filter_tone: 0.04,
     filters.filter_topic: 0.09,
-    filters.filter_fact: 0.06,
-    labels.topic: 0.12,
+    filters.filter_fact: 0.09,
+    labels.topic: 0.11,
     labels.tone: 0.02,
-    texts.extract: 0.17,
+    texts.extract: 0.19,
     labels.rating: 0.03,
-    texts.answer: 0.05,
-    texts.repeat: 0.03,
+    texts.answer: 0.04,
+    texts.repeat: 0.02,
     texts.recall: 0.06,
     texts.summary: 0.04,
 }

@@ -101,11 +101,7 @@ def questions_about(rng: random.Random, company: Row) -> list[tuple[str, str]]:
     """Every question that a company's text answers, with the answer."""
     name = str(company.facts["name"])
     asked = [key for key in _QUESTIONS if key in company.facts]
-    return [(pick(rng, _QUESTIONS[key], False).replace("{name}", name), _reply(company, key)) for key in asked]
-
-
-def _reply(company: Row, asked: str) -> str:
-    return str(company.facts[asked]) + ("s" if asked == "product" else "")
+    return [(pick(rng, _QUESTIONS[key], False).replace("{name}", name), str(company.facts[key])) for key in asked]
 
 
 _ANSWER_ASKED = (
@@ -121,7 +117,7 @@ def answer(rng: random.Random, held_out: bool) -> Example:
     row = rng.choice(rows)
     asked = rng.choice([k for k in _QUESTIONS if k in row.facts])
     question = pick(rng, _QUESTIONS[asked], held_out).replace("{name}", str(row.facts["name"]))
-    reply = _reply(row, asked)
+    reply = str(row.facts[asked])
     texts = [str(r.fields["context"]) for r in rows]
     fields = (
         {"contexts": texts} if len(texts) > 1 or rng.random() < 0.3 else {rng.choice(("context", "text")): texts[0]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from training.grammar import variants
 from training.words import words
 
 TICKETS: dict[str, tuple[str, ...]] = {
@@ -96,18 +97,22 @@ TICKETS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 TONES: dict[str, tuple[str, ...]] = {
-    "angry": (
-        "this is [outrageous|unacceptable|a scandal]", "I am [furious|sick of this|fed up]",
+    "angry": variants(
+        "this is [outrageous|unacceptable|a scandal]", "I am [furious|sick of this|fed up|angry|upset|so angry]",
+        "this makes me [sick|angry|so angry|upset]", "I am [sick|tired] of [it|you|waiting]", "what a [disgrace|joke]",
+        "you are [useless|a disgrace|a joke]", "this is [a joke|useless]", "I have had enough",
         "what is wrong with you people", "this is the third time I write", "fix it NOW", "are you kidding me",
-        "I am angry", "I am very upset", "I have had enough of this", "this is ridiculous", "what a scandal",
+        "I am very upset", "I have had enough of this", "this is ridiculous", "what a scandal",
         "I am sick of it", "how dare you",
         "this makes me furious", "answer me NOW", "this is a disgrace", "you people are useless",
         "I am fed up with you", "I have never been so angry",
     ),
-    "polite": (
-        "thank you for your help", "could you please look into it", "kind regards", "I would be very grateful",
-        "many thanks in advance", "sorry to bother you",
-        "thank you in advance", "could you please help me", "best regards", "I would be grateful for your help",
+    "polite": variants(
+        "[thank you|thanks|many thanks] [for your help|in advance|for your time|for looking into it]",
+        "I would be [glad|grateful|happy] if you could help", "[could|can] you kindly help", "have a [good|great] day",
+        "[kind|best|warm] [regards|wishes]", "please be so kind and help me",
+        "could you please look into it", "I would be very grateful",
+        "sorry to bother you", "could you please help me", "I would be grateful for your help",
         "thanks a lot for your help",
         "please help me if you can", "have a nice day", "dear team", "thank you very much",
         "would you please look into it", "sorry for the trouble",
@@ -116,7 +121,12 @@ TONES: dict[str, tuple[str, ...]] = {
     "my customer number is {number}", "I am in {city}", "the order is from {month}", "I wrote {time}",
         "it is order number {number}", "I ordered it {time}"),
 }  # fmt: skip
-URGENT = (
+URGENT = variants(
+    "[I need|we need|please send] [it|an answer|help] [today|tonight|at once|by tomorrow|within the hour]",
+    "[it|this] is [very |]urgent",
+    "I am in a [great|terrible] hurry",
+    "there is no time to lose",
+    "[it|this] [cannot|must not] wait",
     "it is urgent",
     "I need it by tomorrow",
     "please answer today",
@@ -132,7 +142,16 @@ URGENT = (
     "I must have it by tonight",
     "please help me quickly",
 )
-NOT_URGENT = (
+NOT_URGENT = variants(
+    "[there is |I am in |]no [hurry|rush]",
+    "[it|this] is not [very |so |]urgent",
+    "[it|this] can wait [until next week|]",
+    "[tomorrow|next week|next month|any time] is [fine|soon enough]",
+    "no need to [hurry|rush]",
+    "take your time",
+    "[an answer|a reply] next week is [fine|soon enough]",
+    "I am not in a hurry",
+    "it need not be today",
     "there is no hurry",
     "take your time",
     "it can wait",

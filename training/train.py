@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from torch.nn import functional as F
 
 from training import tokenizer as bpe
 from training.batches import Batch, Source
+from training.induction import relate_variants
 from training.model import SIZES, Model, save
 from training.muon import Muon
 from training.render import END
@@ -67,6 +69,9 @@ class Run:
         self.checkpoint, self.directory = recipe.run / "checkpoint.pt", recipe.run / "model"
         self.tokenizer = make_tokenizer(recipe)
         self.model = Model(SIZES[recipe.size])
+        relate_variants(
+            self.model, [token for token, _ in sorted(self.tokenizer.get_vocab().items(), key=itemgetter(1))]
+        )
         self.tagger = nn.Linear(self.model.config.hidden_size, len(TAGS))
         self.parameters = [*self.model.to(self.device).parameters(), *self.tagger.to(self.device).parameters()]
         self.matrices = Muon([p for p in self.model.layers.parameters() if p.dim() > 1], recipe.matrix_rate)

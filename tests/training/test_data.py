@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from spark_llm.optimizer.ddl import parse_ddl
 
-from training import make_tables, words
+from training import filters, make_tables, opinions, topics, words
 from training.critics import ADJECTIVES, THINGS, VICES, VIRTUES
 from training.examples import TOPICS, Example
 from training.grammar import expand, pick, sentence
@@ -67,6 +67,42 @@ def test_held_out_names_are_never_in_training_rows():
     for held_out in (False, True):
         names = {words.invented_name(rng, held_out) for _ in range(500)}
         assert {words.is_held_out(name) for name in names} == {held_out}
+
+
+def test_held_out_wordings_are_new_combinations_of_known_words():
+    lists = (*filters._OPINION_ASKED.values(), *filters._KIDS_ASKED.values(), topics.URGENT, topics.TONES["angry"])
+    for templates in lists:
+        shown, hidden = ({pick(random.Random(i), templates, held) for i in range(3000)} for held in (False, True))
+        assert shown | hidden == set(templates)
+        assert not shown & hidden
+        known = {word for template in shown for word in template.lower().strip("?.").split()}
+        assert {word for template in hidden for word in template.lower().strip("?.").split()} <= known
+        assert len(hidden) > len(templates) / 6
+
+
+def test_facts_are_answered_by_what_the_tags_say():
+    rng, seen = random.Random(14), set()
+    for _ in range(400):
+        asked = filters.filter_fact(rng, False)
+        (kind, truth), (_, wanted) = (tag.split(":") for tag in (asked.gist, asked.tags[-1][1]))
+        seen.add((kind, asked.answer))
+        if kind == "year":
+            truth, bound = int(asked.fields["year"]), int(asked.instruction.rstrip("?").split()[-1])
+            later = any(word in asked.instruction for word in ("after", "later", "newer"))
+            assert asked.answer == json.dumps(truth > bound if later else truth < bound)
+        else:
+            assert asked.answer == json.dumps(truth == wanted)
+    assert len(seen) == 8
+
+
+def test_only_strong_words_make_one_or_five_stars():
+    rng = random.Random(15)
+    strong = {word for sign in (-2, 2) for word in (*opinions._ADJECTIVES[sign],)}
+    weak = [row for row in (KINDS["review"](rng, False) for _ in range(600)) if row.facts["stars"] in (2, 4)]
+    for row in weak:
+        verdicts = {tag for _, tag in row.tags if tag.startswith("verdict")}
+        judged = " ".join(phrase for phrase, tag in row.tags if tag[-1] in "+-" and not tag.startswith("kids"))
+        assert verdicts or not strong & set(judged.split())
 
 
 def test_opinions_show_their_polarity():

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.training.test_data import draw
 from training import tokenizer as bpe
 from training.batches import Batch, Encoded, Source, batch_of, echo
+from training.induction import KINSHIP, relate_variants
 from training.model import Model, ModelConfig, load, save
 from training.muon import Muon, orthogonal
 from training.render import call_spec, prompt_text, record, segments
@@ -148,6 +149,18 @@ def test_a_new_model_copies_and_a_step_leaves_its_copying_heads(tokenizer):
     assert not near.o_proj.weight.grad[:, :96].any()
     for free in (near.o_proj.weight.grad[:, 96:], match.v_proj.weight.grad, match.o_proj.weight.grad):
         assert free.any()
+
+
+def test_variants_of_a_word_begin_near_each_other():
+    torch.manual_seed(0)
+    model = Model(SMALL)
+    before = model.embed_tokens.weight.detach().clone()
+    relate_variants(model, ["kite", "Ġkite", "Kite", *map(str, range(SMALL.vocab_size - 3))])
+    after = model.embed_tokens.weight.detach()
+    near = torch.nn.functional.cosine_similarity(after[:1], after[1:3])
+    assert (near - KINSHIP**0.5).abs().max() < 0.3
+    assert torch.equal(after[3:], before[3:])
+    torch.testing.assert_close(after[1:3].norm(dim=1), before[1:3].norm(dim=1), rtol=0.4, atol=0)
 
 
 @pytest.mark.parametrize("shape", [(64, 24), (24, 64), (32, 32)])
