@@ -349,7 +349,7 @@ _TAILS = (
 )  # fmt: skip
 """What may stand after a clause and judges nothing."""
 _CONCEDED = variants(
-    "[although|though|even though|while|even if] {minor}, {major}", "{minor}, [but|yet] {major}",
+    "[although|though|even though|while|even if] {minor}, {major}", "{minor}, yet {major}", "{minor} but {major}",
     "{major}, [although|though|even though|even if] {minor}", "{minor}, [but|yet] in the end {major}",
     "{minor}. [Still|But|Yet|However|Nevertheless|In the end], {major}",
     "{minor}; [still|nevertheless|however] {major}",
@@ -424,7 +424,8 @@ def critique(rng: random.Random, held_out: bool) -> Row:
         stars = 3
     elif rng.random() < 0.25:
         minor, major = say(-sign), say(sign)
-        texts = [pick(rng, _CONCEDED, held_out).replace("{minor}", minor).replace("{major}", major)]
+        form = "{minor}, but {major}" if rng.random() < 0.25 else pick(rng, _CONCEDED, held_out)
+        texts = [form.replace("{minor}", minor).replace("{major}", major)]
         stars = 3 + sign
     else:
         texts = [say(sign) for _ in range(rng.choice((1, 1, 2, 2, 3)))]

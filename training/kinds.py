@@ -146,7 +146,6 @@ def news(rng: random.Random, held_out: bool) -> Row:
 _PROFILE = {
     "founder": (
         "{name} was founded by {founder} in {year}.",
-        "{name} was started by {founder} in {year}.",
         "{founder} started {name} in {year}.",
         "In {year}, {founder} founded {name}.",
     ),
