@@ -95,11 +95,11 @@ def _columns(window: Window) -> tuple[Column, ...]:
 
 
 def in_tokens(column: Column, engine: EngineProfile) -> Column:
-    """The same column, measured in tokens, of which two cells share what they begin with; where only their number is
-    known, as many as are their share of the characters."""
+    """The same column, measured in tokens, of which two cells share what they begin with. Of arrays these are elements,
+    which are many tokens each: they, and where only numbers of tokens are known, take their share of the characters."""
     ends = "\n" if column.label == 0 else ",\n"
     texts = [text + ends for text in column.rendered]
-    if engine.tokenize is None:
+    if engine.tokenize is None or column.elements:
         counts = engine.count(texts)
         scale = float(counts.sum()) / max(float(column.lengths.sum()), 1.0)
         return replace(column, lengths=counts, label=scale * column.label, reach=column.reach * scale)  # type: ignore[arg-type]
