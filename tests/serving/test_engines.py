@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,14 @@ class Door:
 
     def counters(self):
         return self.worker.client.stats()["models"][0]["counters"]
+
+    def is_settled(self):
+        """Whether the counters, which the engine's process sends now and then, are those after the last query."""
+        before = self.worker.client.stats()
+        time.sleep(1.0)
+        stats = self.worker.client.stats()
+        asked = [client["streams"] + client["running"] + client["queued"] for client in stats["clients"]]
+        return not any(asked) and stats["models"][0]["counters"] == before["models"][0]["counters"]
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -168,7 +177,7 @@ def test_a_small_query_does_not_wait_behind_a_large_one(door):
 
 
 def test_capacity_and_counters_are_reported(door, expected):
-    wait_until(lambda: door.counters()["running"] == door.counters()["waiting"] == 0)
+    wait_until(door.is_settled)
     before = door.counters()
     rows = door.ask(CALL, ROWS)
     prompts = before["prompt_tokens"] + sum(prompt for prompt, _, _ in expected)
