@@ -57,8 +57,8 @@ def pick(rng: random.Random, templates: Sequence[str], held_out: bool) -> str:
 def _parts(templates: tuple[str, ...]) -> tuple[list[str], list[str]]:
     """The training part and the held-out part of a list: up to a quarter of it, in the order of checksums.
 
-    Every word of a held-out template stands in some template of the training part: nobody could know the meaning of
-    others. So held-out templates say in new combinations what can be understood.
+    Every word (and slot) of a held-out template stands in some template of the training part: nobody could know the
+    meaning of others. So held-out templates say in new combinations what can be understood.
     """
     shown, hidden = [t for t in templates if t], list[str]()
     for template in sorted(shown, key=lambda t: zlib.crc32(t.encode())):

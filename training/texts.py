@@ -7,10 +7,10 @@ import random
 from typing import Any
 
 from training import phrases
-from training.critics import ADJECTIVES, DOES, VICES, VIRTUES
 from training.examples import Example, random_row, shuffled, some_fields
 from training.grammar import pick, sentence
 from training.kinds import profile
+from training.lexicon import ADJECTIVES, DOES, VICES, VIRTUES
 from training.rows import Row, person
 from training.words import CITIES, COLOURS, MONTHS, invented_name, words
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from training.critics import LEXICON
+from training.lexicon import LEXICON
 from training.render import CHAT_TEMPLATE, END, prompt_text
 from training.tasks import example
 

@@ -10,10 +10,10 @@ import pytest
 from spark_llm.optimizer.ddl import parse_ddl
 
 from training import filters, make_tables, opinions, topics, words
-from training.critics import ADJECTIVES, THINGS, VICES, VIRTUES
 from training.examples import TOPICS, Example
 from training.grammar import expand, pick, sentence
 from training.kinds import KINDS
+from training.lexicon import ADJECTIVES, THINGS, VICES, VIRTUES
 from training.render import call_spec, prompt_text
 from training.tagging import TAGS
 from training.tasks import example

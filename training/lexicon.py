@@ -1,0 +1,215 @@
+"""Words that judge, as film critics use them; all are ours, none is taken from a review."""
+
+from __future__ import annotations
+
+from training.words import words as listed
+
+ADJECTIVES = {
+    1: listed(
+        "absorbing, accomplished, admirable, adorable, affecting, affectionate, agile, ambitious, amusing, "
+        "arresting, artful, assured, "
+        "astonishing, astute, atmospheric, audacious, authentic, beautiful, beguiling, bewitching, bittersweet, "
+        "bold, brave, breathtaking, "
+        "breezy, bright, brilliant, brisk, buoyant, captivating, charismatic, charming, cheerful, chilling, "
+        "classic, clever, compassionate, "
+        "compelling, complex, confident, convincing, courageous, crackling, crisp, crowd-pleasing, cunning, "
+        "daring, dazzling, deft, delicate, "
+        "delicious, delightful, disarming, disciplined, distinctive, dreamlike, droll, dynamic, earnest, edgy, "
+        "eerie, effective, effortless, "
+        "elegant, eloquent, emotional, enchanting, endearing, energetic, engaging, engrossing, enjoyable, "
+        "enlightening, entertaining, "
+        "enthralling, epic, essential, evocative, excellent, exceptional, exciting, exhilarating, exquisite, "
+        "extraordinary, exuberant, "
+        "fascinating, fast-paced, fearless, fierce, fine, finely crafted, first-rate, fresh, fun, funny, generous, "
+        "gentle, genuine, gleeful, "
+        "glorious, good-natured, gorgeous, graceful, great, gripping, handsome, harrowing, haunting, "
+        "heartbreaking, heartfelt, heartwarming, "
+        "hilarious, honest, humane, hypnotic, imaginative, immersive, impeccable, important, impressive, incisive, "
+        "indelible, infectious, "
+        "ingenious, insightful, inspired, inspiring, intelligent, intense, intimate, intoxicating, intricate, "
+        "intriguing, inventive, "
+        "invigorating, irresistible, joyous, kinetic, layered, likable, lively, lovable, lovely, lovingly made, "
+        "luminous, lush, lyrical, "
+        "magical, magnetic, magnificent, majestic, marvelous, masterful, memorable, mesmerizing, moving, nimble, "
+        "nuanced, offbeat, original, "
+        "outstanding, passionate, perceptive, perfect, personal, playful, poetic, poignant, polished, potent, "
+        "powerful, precise, profound, "
+        "propulsive, provocative, pure, quick-witted, quirky, radiant, rare, raucous, ravishing, refreshing, "
+        "remarkable, resonant, rewarding, "
+        "rich, riotous, riveting, robust, romantic, rousing, satisfying, savvy, sensational, sensitive, sexy, "
+        "sharp, shrewd, sincere, sleek, "
+        "sly, smart, smooth, sophisticated, soulful, spectacular, spellbinding, spirited, splendid, startling, "
+        "stirring, striking, strong, "
+        "stunning, sturdy, stylish, sublime, subtle, suave, sumptuous, superb, superior, sure-footed, surprising, "
+        "suspenseful, sweeping, "
+        "sweet, sympathetic, taut, tender, tense, terrific, thoughtful, thought-provoking, thrilling, tight, "
+        "timeless, timely, touching, "
+        "tremendous, triumphant, unexpected, unflinching, unforgettable, uplifting, unique, urgent, vibrant, "
+        "vital, vivid, warm, "
+        "warm-hearted, well acted, well-crafted, well made, whimsical, wicked, wily, winning, wise, wistful, "
+        "witty, wonderful, worthy, zany"
+    ),
+    -1: listed(
+        "abysmal, aimless, amateurish, anemic, annoying, arch, artificial, asinine, atrocious, awful, awkward, "
+        "bad, baffling, banal, "
+        "barren, belabored, bland, bloated, boring, bombastic, brainless, broken, bumbling, by-the-numbers, "
+        "cartoonish, chaotic, charmless, "
+        "cheap, cheesy, choppy, clichéd, cliched, clumsy, clunky, cluttered, coarse, cold, confused, confusing, "
+        "contrived, convoluted, "
+        "corny, crass, creaky, cringe-worthy, crude, cynical, dated, dead, derivative, desperate, disappointing, "
+        "disjointed, dismal, "
+        "dopey, dour, dreadful, dreary, drab, dull, dumb, empty, endless, erratic, excessive, exhausting, "
+        "exploitative, fake, familiar, "
+        "far-fetched, feeble, flabby, flaccid, flat, flawed, flimsy, foolish, forced, forgettable, formulaic, "
+        "frantic, frustrating, "
+        "futile, garbled, generic, ghastly, gimmicky, glib, gloomy, gratuitous, grating, gross, ham-fisted, "
+        "hackneyed, half-baked, half-hearted, "
+        "haphazard, heavy-handed, hokey, hollow, horrendous, horrible, humorless, idiotic, ill-conceived, "
+        "illogical, implausible, "
+        "inane, incoherent, incompetent, inconsistent, indifferent, inept, inert, inferior, insipid, insufferable, "
+        "insulting, interminable, "
+        "irritating, jumbled, juvenile, labored, lackluster, lame, laughable, lazy, leaden, lethargic, lifeless, "
+        "listless, lousy, "
+        "ludicrous, lumbering, manic, manipulative, maudlin, meandering, mean-spirited, mechanical, mediocre, "
+        "melodramatic, messy, mindless, "
+        "misguided, misjudged, mishandled, monotonous, moronic, muddled, murky, mundane, nonsensical, noisy, "
+        "numbing, obnoxious, obvious, offensive, "
+        "one-dimensional, overblown, overcooked, overdone, overlong, overstuffed, overwrought, painful, pale, "
+        "pathetic, pedestrian, perfunctory, phony, "
+        "plodding, pointless, ponderous, poor, preachy, predictable, preposterous, pretentious, redundant, "
+        "repellent, repetitive, "
+        "ridiculous, rote, routine, sappy, schmaltzy, second-rate, self-indulgent, self-important, senseless, "
+        "shallow, shameless, "
+        "shapeless, shoddy, shrill, silly, simplistic, sketchy, skin-deep, slack, slapdash, sleepy, sloppy, slow, "
+        "sluggish, soggy, "
+        "soulless, sour, spineless, stale, stiff, stilted, strained, stupid, sub-par, superficial, superfluous, "
+        "syrupy, tacky, tasteless, "
+        "tedious, tepid, terrible, thankless, thin, tired, tiresome, toothless, tortured, trashy, trite, trivial, "
+        "ugly, unappealing, "
+        "unbearable, unconvincing, underdeveloped, underwhelming, underwritten, uneven, unexciting, unfocused, "
+        "unfunny, uninspired, uninteresting, "
+        "uninvolving, unnecessary, unoriginal, unpleasant, unremarkable, unsatisfying, unwatchable, vacuous, "
+        "vapid, vulgar, wasted, "
+        "wearisome, weak, witless, wooden, worn-out, worthless, wretched, wrong-headed"
+    ),
+}
+THINGS = {
+    1: listed(
+        "achievement, beauty, blast, breath of fresh air, celebration, charmer, classic, crowd-pleaser, delight, "
+        "discovery, dream, feast, feat, "
+        "gem, gift, great film, hit, hoot, joy, jewel, joyride, keeper, knockout, landmark, marvel, masterpiece, "
+        "masterwork, must-see, pleasure, "
+        "pleasant surprise, rarity, revelation, romp, sensation, stunner, success, surprise, thrill ride, "
+        "tour de force, treasure, treat, tribute, "
+        "triumph, wild ride, winner, wonder, work of art, good time"
+    ),
+    -1: listed(
+        "bomb, bore, botch, chore, clunker, catastrophe, con, debacle, disappointment, disaster, disgrace, dud, drag, "
+        "embarrassment, endurance test, exercise in tedium, failure, fiasco, flop, folly, footnote, hash, "
+        "headache, hodgepodge, insult, jumble, knock-off, letdown, "
+        "mess, misfire, missed opportunity, mistake, muddle, nightmare, nuisance, ordeal, pale imitation, rehash, "
+        "retread, rip-off, sham, shambles, "
+        "slog, snooze, snoozefest, stinker, throwaway, travesty, train wreck, trudge, turkey, waste, wreck, yawn, "
+        "misstep, cash grab"
+    ),
+}
+VIRTUES = listed(
+    "affection, ambition, atmosphere, audacity, authenticity, beauty, bite, brains, charisma, charm, chemistry, class, "
+    "clarity, coherence, comic timing, compassion, confidence, conviction, courage, craft, creativity, "
+    "credibility, depth, detail, dignity, "
+    "drama, drive, edge, elegance, emotion, empathy, energy, excitement, feeling, finesse, flair, focus, "
+    "freshness, fun, good humor, "
+    "grace, grit, heart, heat, honesty, humanity, humor, imagination, ingenuity, insight, inspiration, integrity, "
+    "intelligence, intensity, "
+    "intrigue, invention, joy, laughs, life, logic, magic, momentum, mystery, nerve, nuance, optimism, "
+    "originality, panache, passion, "
+    "pathos, personality, poetry, poignancy, polish, power, purpose, punch, resonance, rhythm, romance, scares, "
+    "sincerity, skill, smarts, soul, "
+    "spark, spectacle, spirit, style, substance, subtlety, surprises, suspense, sweetness, swagger, sympathy, "
+    "tenderness, tension, texture, "
+    "thrills, truth, verve, vigor, vision, vitality, warmth, wisdom, wit, wonder, zest, zip"
+)
+VICES = listed(
+    "bad dialogue, bad jokes, bloat, bombast, boredom, caricature, cheap shots, cheap tricks, chaos, clichés, "
+    "cliches, clutter, confusion, contrivance, coincidence, "
+    "cynicism, dead air, dead ends, dead weight, dullness, easy answers, empty noise, excess, false notes, filler, "
+    "flaws, flat jokes, gimmicks, gloss, hokum, holes, hot air, implausibility, "
+    "inconsistency, incoherence, lazy writing, lapses, loose ends, mannerisms, melodrama, missteps, monotony, "
+    "mush, nonsense, noise, padding, platitudes, plot holes, posturing, "
+    "predictability, pretension, problems, recycled ideas, repetition, sap, schmaltz, sentimentality, shouting, "
+    "shortcuts, silliness, smugness, stereotypes, "
+    "stock characters, stupidity, tedium, too many subplots, vulgarity, weak jokes, wooden acting"
+)
+DOES = {
+    1: listed(
+        "amazes, amuses, astonishes, captivates, casts a spell, charms, clicks, comes alive, comes together, "
+        "compels, connects, "
+        "crackles, dazzles, delights, delivers, delivers the goods, does not disappoint, earns its tears, "
+        "enchants, endures, engages, entertains, enthralls, excels, fascinates, flies by, "
+        "flows, gets everything right, gets it right, gets under your skin, glows, grips, grows on you, haunts, "
+        "hits all the right notes, hits home, hits its mark, hits the mark, "
+        "holds our attention, holds together, holds up well, hooks you, impresses, inspires, intrigues, "
+        "keeps its promise, keeps us guessing, keeps you on the edge of your seat, leaves a lasting impression, "
+        "lingers in the mind, lives up to its name, makes you think, moves us, never fails, never loses its way, "
+        "never gets old, packs a punch, packs a wallop, pays off, pleases, pulls it off, pulls you in, "
+        "rewards patience, rings true, rises above its genre, rivets, rocks, satisfies, scores, shines, sings, "
+        "sizzles, soars, sparkles, stands apart, stands out, stays with you, "
+        "strikes a chord, succeeds, surpasses the original, surprises, sweeps you away, thrills, "
+        "touches the heart, transcends its genre, triumphs, wins you over, works, "
+        "works beautifully, works like a charm, works wonders"
+    ),
+    -1: listed(
+        "annoys, backfires, becomes tiresome, bogs down, bores, collapses, comes apart, comes up empty, "
+        "comes up short, confuses, crashes, crawls, cuts corners, "
+        "deflates, derails, dies on the screen, disappoints, does not add up, does not come together, "
+        "does not work, doesn't add up, doesn't come together, doesn't work, drags, drifts, "
+        "drowns in its own excess, exhausts, fades from memory, fails, fails to connect, fails to deliver, "
+        "fails to engage, fails to impress, falls apart, falls flat, falls short, falters, feels endless, "
+        "feels like homework, feels pointless, "
+        "fizzles, flails, flatlines, flounders, frustrates, gets bogged down, gets lost, gets old fast, "
+        "gets tired quickly, goes nowhere, goes off the rails, goes on too long, goes through the motions, "
+        "goes wrong, grates, "
+        "grinds to a halt, insults its audience, irritates, is a waste of time, lacks focus, leaves you cold, "
+        "limps along, loses its way, loses steam, lumbers, makes no sense, meanders, misfires, misses its target, "
+        "misses the mark, misses the point, "
+        "never catches fire, never comes alive, never finds its footing, never gets going, "
+        "never gets off the ground, never takes off, numbs, overstays its welcome, pales beside the original, "
+        "panders, peters out, plods, "
+        "rambles, repeats itself, runs out of ideas, runs out of steam, rings false, sags, sags in the middle, "
+        "sinks, sleepwalks, sputters, squanders its premise, stalls, strains, struggles, "
+        "stumbles, suffers, talks down to us, tests our patience, tries too hard, trips over itself, unravels, "
+        "wanders, wastes its cast, wears out its welcome, wears thin, wobbles"
+    ),
+}
+HOW = {
+    1: listed(
+        "admirably, artfully, beautifully, brilliantly, charmingly, cleverly, compellingly, confidently, "
+        "convincingly, deftly, delightfully, "
+        "effectively, effortlessly, elegantly, exquisitely, flawlessly, gloriously, gorgeously, gracefully, "
+        "hilariously, honestly, imaginatively, "
+        "impeccably, impressively, intelligently, lovingly, magnificently, masterfully, memorably, nicely, nimbly, "
+        "perfectly, poignantly, powerfully, "
+        "refreshingly, skillfully, smartly, smoothly, splendidly, strikingly, stunningly, sublimely, superbly, "
+        "surprisingly well, tenderly, "
+        "terrifically, thoughtfully, touchingly, vividly, well, wisely, wonderfully"
+    ),
+    -1: listed(
+        "awkwardly, badly, blandly, carelessly, cheaply, clumsily, crudely, dismally, feebly, horribly, "
+        "incoherently, ineptly, "
+        "lamely, lazily, listlessly, mechanically, messily, miserably, painfully, pathetically, poorly, sloppily, "
+        "sluggishly, stiffly, stupidly, "
+        "tediously, terribly, thinly, unconvincingly, unevenly, weakly, wretchedly"
+    ),
+}
+MADE = listed(
+    "acted, crafted, directed, edited, executed, filmed, made, paced, performed, photographed, plotted, realized, "
+    "shot, staged, structured, told, written"
+)
+LEXICON = {
+    sign: sorted({word for text in texts for word in text.split() if len(word) > 3})
+    for sign, texts in {
+        1: (*ADJECTIVES[1], *THINGS[1], *VIRTUES, *HOW[1]),
+        -1: (*ADJECTIVES[-1], *THINGS[-1], *VICES, *HOW[-1]),
+    }.items()
+}
+"""Single words that judge, by their sign."""
