@@ -11,15 +11,23 @@ NO_ROWS = "Response code"
 
 
 def show_tables(lines: Iterable[str]) -> None:
-    """Print blocks of tab-separated lines as aligned tables; a line that begins with `== ` is a heading of its own."""
+    """Print blocks of tab-separated lines as aligned tables; a line that begins with `== ` is a heading of its own.
+
+    Under a heading stands one statement's table; a row of fewer cells than its first goes on in the next line.
+    """
     block: list[list[str]] = []
-    for line in map(str.rstrip, lines):
+    for line in (line.rstrip("\r\n") for line in lines):
         if line.startswith(HEADING):
             _show(block)
             block = []
             print(f"\n{line}", flush=True)
-        elif line and line != NO_ROWS:
-            block.append(line.split("\t"))
+        elif line.strip() and line.strip() != NO_ROWS:
+            cells = line.split("\t")
+            if block and len(block[-1]) < len(block[0]):  # a line break inside of a cell
+                first, *others = cells
+                block[-1] = [*block[-1][:-1], f"{block[-1][-1]} {first}", *others]
+            else:
+                block.append(cells)
     _show(block)
 
 

@@ -10,8 +10,17 @@ from pathlib import Path
 import pytest
 
 from spark_llm.cli import DEMO
+from spark_llm.tables import show_tables
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_line_break_in_a_cell_keeps_its_row_in_one_line(capsys):
+    show_tables(
+        ["== a.sql\n", "id\tanswer\twanted\n", "1\ttwo\n", "lines\tx\n", "2\tone\t\n", "3\tb\ty\n", "Response code\n"]
+    )
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in shown[4:]] == [["1", "two", "lines", "x"], ["2", "one"], ["3", "b", "y"]]
 
 
 @pytest.mark.slow
