@@ -183,9 +183,9 @@ def _likely_texts(constraint: Mapping[str, Any]) -> list[str] | None:
     """What answers may be; None where the constraint does not say. A regular expression is about as long as they."""
     if constraint["kind"] == "json_schema":
         return [json.dumps(typical_answer(json.loads(constraint["value"])), ensure_ascii=False)]
-    return {"choices": list, "regex": lambda pattern: [pattern]}.get(constraint["kind"], lambda _: None)(
-        constraint["value"]
-    )
+    if constraint["kind"] == "choices":
+        return list(constraint["value"])
+    return [constraint["value"]] if constraint["kind"] == "regex" else None
 
 
 def kept(window: Window, engine: EngineProfile, constant: float, streams: int) -> float:
