@@ -30,7 +30,7 @@ from spark_llm.serving.host_copy import HostCopy
 from spark_llm.serving.model_runner import ModelRunner
 from spark_llm.serving.models.config import DecoderConfig
 from spark_llm.serving.models.decoder import Decoder, KVCache, StepInput
-from spark_llm.serving.models.weights import DecoderWeights, FeedForward, LayerWeights, Linear
+from spark_llm.serving.models.weights import DecoderWeights, FeedForward, hugging_face_decoder
 from torch import Tensor
 
 RESULTS = Path(__file__).resolve().parent / "results" / "gpu.json"
@@ -318,28 +318,12 @@ def model_prefill(bench: Bench, name: str, runner: ModelRunner, weights: int, to
 def random_model(config: DecoderConfig, pages: int, device: torch.device) -> tuple[Decoder, KVCache]:
     """A decoder with random weights, and a cache of `pages` pages of 16 tokens and a spare one."""
 
-    def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, device=device, dtype=BF16) * shape[-1] ** -0.5
+    def source(name: str, *shape: int) -> Tensor:
+        if name.endswith("norm.weight"):
+            return torch.ones(shape, device=device, dtype=BF16)
+        return torch.randn(shape, device=device, dtype=BF16) * shape[-1] ** -0.5
 
-    hidden, inner = config.hidden_size, config.intermediate_size
-    width, kv_width = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    head_norm = torch.ones(config.head_dim, device=device, dtype=BF16) if config.qk_norm else None
-    one = torch.ones(hidden, device=device, dtype=BF16)
-    layers = tuple(
-        LayerWeights(
-            input_norm=one,
-            qkv=Linear(random(width + 2 * kv_width, hidden)),
-            output=Linear(random(hidden, width)),
-            post_norm=one,
-            feed_forward=FeedForward(Linear(random(2 * inner, hidden)), Linear(random(hidden, inner))),
-            q_norm=head_norm,
-            k_norm=head_norm,
-        )
-        for _ in range(config.num_layers)
-    )
-    embedding = random(config.vocab_size, hidden)
-    head = Linear(embedding if config.tied_embeddings else random(config.vocab_size, hidden))
-    decoder = Decoder(config, DecoderWeights(embedding, layers, one, head), config.max_positions)
+    decoder = Decoder(config, hugging_face_decoder(source, config), config.max_positions)
     return decoder, KVCache.zeros(config, pages + 1, 16, BF16, device)
 
 

@@ -28,13 +28,6 @@ def pack(weight: Tensor, *, gated: bool = False) -> Tensor:
     return weight
 
 
-def shape_of(weight: Tensor) -> tuple[int, int]:
-    """The [out, in] of a weight that `pack` returned."""
-    if weight.dtype == torch.int32:
-        return len(weight) * weight.shape[2], 2 * weight.shape[1]
-    return weight.shape[0], weight.shape[1]
-
-
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, added: Tensor | None = None) -> Tensor:
     """x [T, in] times a weight that `pack` returned, plus `added` [T, out]."""
     if weight.dtype == torch.int32:

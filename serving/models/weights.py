@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from spark_llm.kernels.linear import gated_linear, linear, pack, shape_of
+from spark_llm.kernels.linear import gated_linear, linear, pack
 from spark_llm.serving.core import EngineFailure
 from spark_llm.serving.models.config import DecoderConfig
 from torch import Tensor
@@ -31,9 +31,6 @@ class Linear:
     def adds(self) -> bool:
         """Whether it adds to its product in the same pass."""
         return self.weight.dtype == torch.int32
-
-    def fits(self, rows: int, columns: int) -> bool:
-        return shape_of(self.weight) == (rows, columns) and (self.bias is None or self.bias.shape == (rows,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +74,8 @@ class DecoderWeights:
 
 
 class Source(Protocol):
-    def __call__(self, name: str) -> Tensor:
-        """The tensor of that name, in the dtype and on the device asked for."""
+    def __call__(self, name: str, *shape: int) -> Tensor:
+        """The tensor of that name and shape, in the dtype and on the device asked for."""
 
 
 def load_weights(directory: Path, config: DecoderConfig, *, dtype: torch.dtype, device: torch.device) -> DecoderWeights:
@@ -94,29 +91,16 @@ def load_weights(directory: Path, config: DecoderConfig, *, dtype: torch.dtype, 
         opened = {file: stack.enter_context(_open(directory, file)) for file in files}
         where = {name: handle for handle in opened.values() for name in handle.keys()}  # noqa: SIM118 - no mapping
 
-        def source(name: str) -> Tensor:
+        def source(name: str, *shape: int) -> Tensor:
             if name not in where:
                 raise _unreadable(directory, f"the checkpoint has no tensor '{name}'")
-            return where[name].get_tensor(name).to(device=device, dtype=dtype)
+            tensor = where[name].get_tensor(name)
+            if tensor.shape != shape:
+                detail = f"tensor '{name}' has the shape {list(tensor.shape)}, by config.json it is {list(shape)}"
+                raise _unreadable(directory, detail)
+            return tensor.to(device=device, dtype=dtype)
 
-        weights = hugging_face_decoder(source, config)
-    sizes = config.vocab_size, config.hidden_size
-    if weights.embedding.shape != sizes or not weights.head.fits(*sizes):
-        raise _unreadable(directory, "the embedding's shape is not that of config.json")
-    for number, layer in enumerate(weights.layers):
-        if not _fits(layer, config):
-            raise _unreadable(directory, f"the shapes of layer {number} are not those of config.json")
-    return weights
-
-
-def _fits(layer: LayerWeights, config: DecoderConfig) -> bool:
-    """Whether the tensors have the shapes that the decoder will take for granted."""
-    hidden, width, inner = config.hidden_size, config.num_heads * config.head_dim, config.intermediate_size
-    rows = width + 2 * config.num_kv_heads * config.head_dim
-    part = layer.feed_forward
-    dense = isinstance(part, Experts) or (part.gate_up.fits(2 * inner, hidden) and part.down.fits(hidden, inner))
-    norms = layer.input_norm.shape == layer.post_norm.shape == (hidden,)
-    return layer.qkv.fits(rows, hidden) and layer.output.fits(hidden, width) and dense and norms
+        return hugging_face_decoder(source, config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,51 +130,57 @@ LAYOUTS = {
 
 def hugging_face_decoder(source: Source, config: DecoderConfig) -> DecoderWeights:
     """Assemble the weights by Hugging Face's names."""
-    layout = LAYOUTS[config.names]
+    layout, hidden = LAYOUTS[config.names], config.hidden_size
+    width, kv_width = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
 
-    def norm(name: str) -> Tensor:
-        weight = source(f"{name}.weight")
+    def norm(name: str, size: int = hidden) -> Tensor:
+        weight = source(f"{name}.weight", size)
         return (weight.float() + config.norm_offset).to(weight.dtype) if config.norm_offset else weight
 
-    def joined(*names: str) -> Tensor:
-        return _cat([source(f"{name}.weight") for name in names])
+    def joined(rows: Mapping[str, int], columns: int) -> Tensor:
+        return _cat([source(f"{name}.weight", count, columns) for name, count in rows.items()])
 
-    def packed(*names: str, bias: bool = False, gated: bool = False) -> Linear:
-        biases = [source(f"{name}.bias") for name in names] if bias else []
-        return Linear(pack(joined(*names), gated=gated), _cat(biases) if biases else None)
+    def packed(rows: Mapping[str, int], columns: int, *, bias: bool = False, gated: bool = False) -> Linear:
+        biases = [source(f"{name}.bias", count) for name, count in rows.items()] if bias else []
+        return Linear(pack(joined(rows, columns), gated=gated), _cat(biases) if biases else None)
 
     def feed_forward(prefix: str, index: int) -> FeedForward | Experts:
         if not config.num_experts or index in config.dense_layers:
-            mlp = f"{prefix}.mlp"
-            gate_up = packed(f"{mlp}.gate_proj", f"{mlp}.up_proj", bias=config.mlp_bias, gated=True)
-            return FeedForward(gate_up, packed(f"{mlp}.down_proj", bias=config.mlp_bias))
-        mlp = f"{prefix}.{layout.experts}"
+            mlp, inner = f"{prefix}.mlp", config.intermediate_size
+            gate_up = {f"{mlp}.gate_proj": inner, f"{mlp}.up_proj": inner}
+            return FeedForward(
+                packed(gate_up, hidden, bias=config.mlp_bias, gated=True),
+                packed({f"{mlp}.down_proj": hidden}, inner, bias=config.mlp_bias),
+            )
+        mlp, inner = f"{prefix}.{layout.experts}", config.expert_size
         experts = [f"{mlp}.experts.{e}" for e in range(config.num_experts)]
-        gate_ups = [joined(f"{expert}.{layout.gate}", f"{expert}.{layout.up}") for expert in experts]
-        downs = [source(f"{expert}.{layout.down}.weight") for expert in experts]
-        return Experts(Linear(joined(f"{mlp}.gate")), torch.stack(gate_ups), torch.stack(downs))
+        gate_ups = [joined({f"{one}.{layout.gate}": inner, f"{one}.{layout.up}": inner}, hidden) for one in experts]
+        downs = [joined({f"{one}.{layout.down}": hidden}, inner) for one in experts]
+        router = Linear(joined({f"{mlp}.gate": config.num_experts}, hidden))
+        return Experts(router, torch.stack(gate_ups), torch.stack(downs))
 
     def layer(index: int) -> LayerWeights:
         prefix = f"model.layers.{index}"
         attention = f"{prefix}.self_attn"
+        heads = {f"{attention}.{part}_proj": width if part == "q" else kv_width for part in "qkv"}
         return LayerWeights(
             input_norm=norm(f"{prefix}.input_layernorm"),
-            qkv=packed(*(f"{attention}.{part}_proj" for part in "qkv"), bias=config.qkv_bias),
-            output=packed(f"{attention}.o_proj", bias=config.output_bias),
+            qkv=packed(heads, hidden, bias=config.qkv_bias),
+            output=packed({f"{attention}.o_proj": hidden}, width, bias=config.output_bias),
             post_norm=norm(f"{prefix}.{layout.post_norm}"),
             feed_forward=feed_forward(prefix, index),
-            q_norm=norm(f"{attention}.q_norm") if config.qk_norm else None,
-            k_norm=norm(f"{attention}.k_norm") if config.qk_norm else None,
+            q_norm=norm(f"{attention}.q_norm", config.head_dim) if config.qk_norm else None,
+            k_norm=norm(f"{attention}.k_norm", config.head_dim) if config.qk_norm else None,
             output_norm=norm(f"{prefix}.{layout.output_norm}") if config.output_norms else None,
             feed_forward_norm=norm(f"{prefix}.{layout.feed_forward_norm}") if config.output_norms else None,
         )
 
-    embedding = source("model.embed_tokens.weight")
+    embedding = source("model.embed_tokens.weight", config.vocab_size, hidden)
     return DecoderWeights(
         embedding=embedding,
         layers=tuple(layer(i) for i in range(config.num_layers)),
         norm=norm("model.norm"),
-        head=Linear(embedding) if config.tied_embeddings else packed("lm_head"),
+        head=Linear(embedding) if config.tied_embeddings else packed({"lm_head": config.vocab_size}, hidden),
     )
 
 

@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from spark_llm.serving.core import EngineFailure, ModelRef
 from spark_llm.serving.models.config import read_config
-from spark_llm.serving.models.directory import find_model, model_identity
+from spark_llm.serving.models.directory import find_model, model_identity, read_json
 from spark_llm.serving.models.rope import rope_table
+from spark_llm.serving.models.weights import load_weights
 from spark_llm.serving.settings import NativeSettings
 from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -86,6 +88,23 @@ def test_incomplete_checkpoints_are_named(tmp_path):
     (directory / "model.safetensors").unlink()
     with pytest.raises(EngineFailure, match=r"neither model\.safetensors nor"):
         engine_for(directory)
+
+
+@pytest.mark.parametrize("family", ["llama-biased", "qwen3", "qwen3-moe", "mixtral", "gemma2"])
+def test_a_tensor_of_another_shape_is_named_with_both_shapes(tmp_path, family):
+    """One element less in the first or last dimension of any tensor of a layer, of the embedding, norm or head."""
+    directory = write_checkpoint(tmp_path, family)
+    config, file = read_config(read_json(directory / "config.json")), directory / "model.safetensors"
+    whole = load_file(file)
+    for name in [name for name in whole if "layers.0" not in name]:
+        for dimension in {0, whole[name].dim() - 1}:
+            cut = whole[name].narrow(dimension, 0, whole[name].shape[dimension] - 1)
+            save_file(whole | {name: cut.contiguous()}, file)
+            with pytest.raises(EngineFailure) as caught:
+                load_weights(directory, config, dtype=torch.bfloat16, device=torch.device("cpu"))
+            assert caught.value.condition == "LLM_ENGINE_START"
+            shapes = f"has the shape {[*cut.shape]}, by config.json it is {[*whole[name].shape]}"
+            assert f"tensor '{name}' {shapes}" in caught.value.message
 
 
 def test_identity_follows_what_decides_the_answers(tmp_path):
