@@ -24,7 +24,7 @@ from spark_llm.kernels.silu_and_mul import silu_and_mul, silu_and_mul_reference
 from spark_llm.serving.core import Call
 
 from tests.kernels.test_paged_attention import CPU, random_queries
-from tests.serving.native_checkpoints import engine_for, requests_for
+from tests.serving.native_checkpoints import engine_for, logits_of, requests_for
 
 pytestmark = pytest.mark.skipif(cpu.library() is None, reason="no compiled kernels for this CPU")
 ONE_ROUNDING = {"atol": 1e-2, "rtol": 2**-7}
@@ -154,22 +154,23 @@ def test_heads_that_the_compiled_attention_cannot_hold_take_torchs_operators(mon
     assert not use_compiled_attention(64, torch.bfloat16, CPU)
 
 
-def test_the_engine_gives_the_same_logits_with_and_without_them(monkeypatch):
-    """The embedded model in bfloat16, rows that share a prefix in one step."""
+@pytest.mark.parametrize("others", ["torch", "amx"])
+def test_the_engine_gives_the_same_logits_with_and_without_them(monkeypatch, others):
+    """The embedded model in bfloat16, rows that share a prefix in one step; with AMX, torch multiplies and attends."""
     from spark_llm.serving.models.directory import find_model
-    from spark_llm.serving.scheduler.sequence import Sequence
 
     rows = [(f'"title": "{i // 4}"\n', f'"review": "film {i} was fine"\n}}') for i in range(16)]
 
     def logits():
         engine = engine_for(find_model("default"), dtype="bfloat16")
-        for request in requests_for(Call("c", "Is it positive?\n", max_tokens=1), rows):
-            engine._scheduler.add(Sequence(request.request_id, engine._composer.compose(request), 1))
-        chunks, values = engine._runner.run(engine._scheduler.schedule())
-        return values[sorted(range(len(chunks)), key=lambda i: chunks[i].sequence.request_id)]
+        requests = requests_for(Call("c", "Is it positive?\n", max_tokens=1), rows)
+        return logits_of(engine, [engine._composer.compose(request).tolist() for request in requests])
 
     ours = logits()
-    monkeypatch.setattr(dispatch, "library", lambda: None)
+    if others == "torch":
+        monkeypatch.setattr(dispatch, "library", lambda: None)
+    else:
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     torchs = logits()
     assert not torch.equal(ours, torchs)
     torch.testing.assert_close(ours, torchs, atol=0.15, rtol=0.05)

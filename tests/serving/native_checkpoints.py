@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import tokenizers
 import torch
 import transformers
 from spark_llm.serving.core import Call, Constraint, ModelRef, Request
+from spark_llm.serving.scheduler.sequence import Sequence
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 TEXT = [
@@ -43,6 +45,7 @@ GEMMA3_ROPE = {
 MOE = {"num_experts_per_tok": 2, "num_local_experts": 6}
 FAMILIES = {
     "llama": ("LlamaConfig", {}),
+    "llama2": ("LlamaConfig", {"num_key_value_heads": 4, "rms_norm_eps": 1e-5}),
     "llama-biased": ("LlamaConfig", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
     "llama3": ("LlamaConfig", {"rope_parameters": LLAMA3}),
     "llama-linear": (
@@ -110,10 +113,10 @@ def write_checkpoint(directory: Path, family: str = "llama", *, shard: str | Non
     return directory
 
 
-def oracle(directory: Path):
-    """The checkpoint in transformers, in float32."""
+def oracle(directory: Path, dtype: torch.dtype = torch.float32):
+    """The checkpoint in transformers."""
     load = transformers.AutoModelForCausalLM.from_pretrained
-    return load(directory, dtype=torch.float32, attn_implementation="eager").eval()
+    return load(directory, dtype=dtype, attn_implementation="eager").eval()
 
 
 def oracle_greedy(model, prompt: list[int], count: int) -> list[int]:
@@ -141,6 +144,18 @@ def drain(engine, *, check: bool = True) -> dict:
         if check:
             engine.check_integrity()
     return finished
+
+
+def logits_of(engine, prompts: list[list[int]]) -> torch.Tensor:
+    """The engine's logits [n, vocab] behind these tokens, asked for together."""
+    found = {}
+    for i, prompt in enumerate(prompts):
+        engine._scheduler.add(Sequence(i, np.array(prompt, np.int32), 1))
+    while engine._scheduler.has_work():
+        for chunk, row in zip(*engine._runner.run(engine._scheduler.schedule()), strict=True):
+            found[chunk.sequence.request_id] = row
+            engine._scheduler.finish(chunk.sequence)
+    return torch.stack([found[i] for i in range(len(prompts))])
 
 
 def constrained(kind: str, value, **options) -> Call:
