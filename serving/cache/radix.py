@@ -67,8 +67,8 @@ class PrefixCache:
         """
         node = self.root(domain)
         for child, common in self._walk(node, tokens):
-            child.last_used = next(self._clock)
             node = self._split(child, common) if common < len(child.tokens) else child
+            node.last_used = next(self._clock)
         return node
 
     def matched_length(self, tokens: Tokens, domain: str = "") -> int:

@@ -1,10 +1,17 @@
-"""The prefix cache against an oracle that knows every token of every page."""
+"""The prefix cache against an oracle that knows every token of every page, every cached prefix and when it was used."""
 
-import zlib
+from itertools import accumulate, count
 
 import numpy as np
 import pytest
 from spark_llm.serving.cache.radix import KEPT_ROOTS, PrefixCache
+
+DOMAINS = "ab"
+
+
+def prefixes(tokens, domain) -> list[int]:
+    """A hash of each prefix of the tokens, the shortest first."""
+    return list(accumulate(tokens.tolist(), lambda known, token: hash((known, token)), initial=ord(domain)))[1:]
 
 
 class Oracle:
@@ -15,7 +22,9 @@ class Oracle:
         self.size = page_size
         self.content = np.full((pages, page_size), -1, np.int64)  # hash of the prefix that ends at the slot
         self.rng = np.random.default_rng(seed)
-        self.live = []  # (node, tokens, table, first own page)
+        self.live = []  # (node, tokens, table, first own page, domain)
+        self.used: dict[int, int] = {}  # each cached prefix, and when it was last matched, added or given up
+        self.clock, self.evicted = count(), 0
 
     def random_tokens(self) -> np.ndarray:
         if self.live and self.rng.random() < 0.5:
@@ -27,58 +36,101 @@ class Oracle:
             np.int32
         )
 
-    def write(self, table, tokens, start) -> None:
-        for p in range(start, len(tokens)):
-            self.content[table[p // self.size], p % self.size] = zlib.crc32(tokens[: p + 1].tobytes())
+    def slots(self, table, first, last):
+        at = np.arange(first, last)
+        return table[at // self.size], at % self.size
 
-    def assert_readable(self, table, tokens) -> None:
-        for p in range(len(tokens)):
-            assert self.content[table[p // self.size], p % self.size] == zlib.crc32(tokens[: p + 1].tobytes())
+    def write(self, table, tokens, domain, start) -> None:
+        self.content[self.slots(table, start, len(tokens))] = prefixes(tokens, domain)[start:]
+
+    def assert_readable(self, table, tokens, domain) -> None:
+        assert self.content[self.slots(table, 0, len(tokens))].tolist() == prefixes(tokens, domain)
+
+    def use(self, tokens, domain) -> None:
+        self.used |= dict.fromkeys(prefixes(tokens, domain), next(self.clock))
 
     def start(self) -> None:
-        tokens = self.random_tokens()
-        node = self.cache.match(tokens)
-        assert node.end <= len(tokens)
+        tokens, domain = self.random_tokens(), DOMAINS[int(self.rng.integers(2))]
+        known = next((i for i, key in enumerate(prefixes(tokens, domain)) if key not in self.used), len(tokens))
+        assert self.cache.matched_length(tokens, domain) == known
+        node = self.cache.match(tokens, domain)
+        assert node.end == known, "a cached prefix was not found, or one that is not cached was"
+        self.use(tokens[:known], domain)
         table = self.cache.table(node)
-        self.assert_readable(table, tokens[: node.end])
+        self.assert_readable(table, tokens[:known], domain)
         self.cache.lock(node)
-        first = node.end // self.size
-        own = self.cache.allocate(self.cache.pool.pages_for(len(tokens)) - first)
+        first = known // self.size
+        own = self.allocate(self.cache.pool.pages_for(len(tokens)) - first, tokens[:known], domain)
         if own is None:
             self.cache.unlock(node)
+            self.use(tokens[:known], domain)
             return
-        if node.end % self.size:
-            self.content[own[0], : node.end % self.size] = self.content[table[-1], : node.end % self.size]
+        if known % self.size:
+            self.content[own[0], : known % self.size] = self.content[table[-1], : known % self.size]
         table = np.concatenate([table[:first], own])
-        self.write(table, tokens, node.end)
-        node = self.cache.insert(node, tokens[node.end :], table)
+        self.write(table, tokens, domain, known)
+        node = self.cache.insert(node, tokens[known:], table)
+        self.use(tokens, domain)
         assert node.end == len(tokens)
-        self.live.append([node, tokens, table, first])
+        self.live.append([node, tokens, table, first, domain])
 
     def grow(self) -> None:
         entry = self.live[int(self.rng.integers(len(self.live)))]
-        node, tokens, table, _ = entry
+        node, tokens, table, _, domain = entry
         longer = np.append(tokens, self.rng.integers(0, 3, int(self.rng.integers(1, self.size + 1)))).astype(np.int32)
-        pages = self.cache.allocate(self.cache.pool.pages_for(len(longer)) - len(table))
+        pages = self.allocate(self.cache.pool.pages_for(len(longer)) - len(table), tokens, domain)
         if pages is None:
             return
         table = np.concatenate([table, pages])
-        self.write(table, longer, len(tokens))
+        self.write(table, longer, domain, len(tokens))
         entry[:3] = self.cache.insert(node, longer[len(tokens) :], table), longer, table
+        self.use(longer, domain)
 
     def end(self) -> None:
-        node, tokens, table, first = self.live.pop(int(self.rng.integers(len(self.live))))
-        self.assert_readable(table, tokens)
+        node, tokens, table, first, domain = self.live.pop(int(self.rng.integers(len(self.live))))
+        self.assert_readable(table, tokens, domain)
         self.cache.unlock(node)
+        self.use(tokens, domain)
         self.cache.pool.unpin(table[first:])
         self.cache.pool.release(table[first:])
 
+    def allocate(self, pages, locked, domain):
+        """Allocate; what was evicted for it was unlocked, and no unlocked leaf that is left was used earlier."""
+        before = self.cache.pool.free
+        own = self.cache.allocate(pages)
+        lock = {key for entry in self.live for key in prefixes(entry[1], entry[4])} | {*prefixes(locked, domain)}
+        left, leaves = self.held()
+        gone = self.used.keys() - left
+        assert left <= self.used.keys()
+        assert not gone & lock, "a locked prefix was evicted"
+        assert self.cache.evicted_tokens - self.evicted == len(gone)
+        assert not gone or (own is not None and before < pages), "evicted without need"
+        if gone and leaves - lock:
+            assert max(self.used[key] for key in gone) <= min(self.used[key] for key in leaves - lock)
+        self.evicted, self.used = self.cache.evicted_tokens, {key: self.used[key] for key in left}
+        return own
+
+    def held(self) -> tuple[set[int], set[int]]:
+        """The prefixes that stand in the trees, and those of them at which a leaf ends."""
+        every, leaves = set(), set()
+        for domain in DOMAINS:
+            stack = [(self.cache.root(domain), np.empty(0, np.int32))]
+            while stack:
+                node, tokens = stack.pop()
+                keys = prefixes(tokens, domain)
+                every.update(keys)
+                leaves.update(keys[-1:] if not node.children else ())
+                stack += [(child, np.concatenate([tokens, child.tokens])) for child in node.children.values()]
+        return every, leaves
+
     def check(self) -> None:
-        self.cache.check_integrity(table[first:] for _, _, table, first in self.live)
-        for node, tokens, table, _ in self.live:
+        self.cache.check_integrity(table[first:] for _, _, table, first, _ in self.live)
+        pages = [*(node.pages for node in self.cache.nodes()), *(table for _, _, table, _, _ in self.live)]
+        assert self.cache.pool.free == self.cache.pool.num_pages - len({int(page) for run in pages for page in run})
+        for node, tokens, table, _, domain in self.live:
             assert node.end == len(tokens), "a locked node was evicted or changed"
-            self.assert_readable(table, tokens)
-            self.assert_readable(self.cache.table(node), tokens)
+            self.assert_readable(table, tokens, domain)
+            self.assert_readable(self.cache.table(node), tokens, domain)
 
 
 CASES = [(1500, 5, pages, size) for pages in (12, 60) for size in (1, 4, 16)]
@@ -100,7 +152,7 @@ def test_random_operations_keep_every_page_right(operations, interval, pages, pa
     oracle.cache.clear()
     oracle.check()
     assert oracle.cache.pool.free == pages
-    assert list(oracle.cache.nodes()) == [oracle.cache.root()]
+    assert oracle.held() == (set(), set())
 
 
 def put(cache: PrefixCache, tokens: list[int], domain: str = "") -> None:
