@@ -140,21 +140,32 @@ def test_every_distinct_prefix_token_is_computed_once(page_size, budget):
     assert trie_size(prompts) <= computed <= trie_size(prompts) + again
 
 
-@pytest.mark.parametrize("order", ["sorted", "reversed", "shuffled"])
-@pytest.mark.parametrize("budget", [64, 2048])
-def test_computed_prompt_tokens_are_the_nodes_of_the_trie_in_any_order(order, budget):
-    """Rows as a query has them: an instruction, fields that repeat, a cell of their own."""
-    rng = np.random.default_rng(1)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("order", ["sorted", "reversed", "shuffled", "bursts"])
+@pytest.mark.parametrize("budget", [48, 200, 2048])
+def test_computed_prompt_tokens_are_the_nodes_of_the_trie_in_any_order(order, budget, seed):
+    """Rows as a query has them (instruction, fields that repeat, a cell of their own), in a cache that just holds them.
+
+    The least budget cuts every prompt into several chunks; bursts arrive while others are computed or decoded.
+    """
+    rng = np.random.default_rng(seed)
     instruction, films = rng.integers(0, 50, 37).tolist(), [rng.integers(0, 50, 60).tolist() for _ in range(6)]
-    prompts = [instruction + films[i % 6] + rng.integers(0, 50, 25).tolist() for i in range(80)]
+    critics = [rng.integers(0, 50, int(rng.integers(3, 20))).tolist() for _ in range(9)]
+    prompts = [
+        instruction + films[i % 6] + critics[int(rng.integers(9))] + rng.integers(0, 50, 25).tolist() for i in range(80)
+    ]
     prompts.sort(reverse=order == "reversed")
-    if order == "shuffled":
+    if order in ("shuffled", "bursts"):
         prompts = [prompts[i] for i in rng.permutation(len(prompts))]
-    simulation = Simulation(pages=400, page_size=16, budget=budget, running=24)
+    distinct = trie_size(prompts)
+    simulation = Simulation(pages=3 * distinct // 32, page_size=16, budget=budget, running=24)
     for i, prompt in enumerate(prompts):
         simulation.add(i, prompt)
+        while order == "bursts" and rng.random() < 0.3:
+            simulation.step()
     simulation.run()
-    assert simulation.scheduler.prefill_tokens <= 1.02 * trie_size(prompts)
+    assert len(simulation.answers) == len(prompts)
+    assert distinct <= simulation.scheduler.prefill_tokens <= 1.02 * distinct
 
 
 @pytest.mark.parametrize("name", POLICIES)
