@@ -62,9 +62,11 @@ def run(engine: Any, call: Call, segments: list[list[str]]) -> dict[str, Any]:
 
 
 def canonical_tokens(composer: Any, requests: list[Request]) -> int:
-    """Tokens of the prompts if each were tokenized in one piece."""
-    whole = [Request(r.request_id, r.call, ("".join(r.segments),)) for r in requests]
-    return sum(len(composer.compose(request)) for request in whole)
+    """Tokens of the prompts if each were tokenized in one piece, the chat template's text included."""
+    call = requests[0].call
+    before, after = composer.template.split(call.system)
+    texts = [before + call.instruction + "".join(request.segments) + after for request in requests]
+    return sum(map(len, composer._tokenizer.encode_pieces(texts, markup=True)))
 
 
 def trie_tokens(prompts: list[bytes]) -> int:
