@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from checkpoint import CONFIG, write_checkpoint
+from checkpoint import write_checkpoint
 from emit import emit
 from spark_llm.optimizer.columns import encode_window
 from spark_llm.optimizer.core import CallSpec, Field
@@ -35,6 +35,8 @@ from spark_llm.optimizer.layout import lay_out
 from spark_llm.optimizer.plan import plan_call
 from spark_llm.optimizer.prompts import prepare
 from spark_llm.serving.core import Call, Constraint, ModelRef
+from spark_llm.serving.models.config import read_config
+from spark_llm.serving.models.directory import find_model, read_json
 from spark_llm.serving.worker.package import link_package
 from tables import movies
 
@@ -106,7 +108,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[list[dict[s
     source, table = read_table(arguments.rows or ROWS, sample=arguments.sample)
     texts = (value for column in table.columns for value in column.to_pylist() if value)
     model = arguments.model or str(write_checkpoint(folder / "model", texts))
-    threads = os.cpu_count() or 1
+    threads, shapes = os.cpu_count() or 1, weight_shapes(model)
     settings = {"dtype": "bfloat16", "kv_tokens": KV_TOKENS, "threads": threads, **arguments.args}
     native = Child(ModelRef(model, "native", "", settings), sys.executable, folder)
     other = Child(vllm_reference(arguments, model), arguments.vllm_python, folder) if arguments.vs else None
@@ -116,14 +118,20 @@ def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[list[dict[s
             about = {"workload": workload, "table": source, "sample": arguments.sample, "threads": threads}
             about |= {"native_load_s": native.load_s}
             pairs = range(arguments.pairs)
-            yield [about | measure_pair(workload, pair, rows, native, other, folder) for pair in pairs]
+            yield [about | measure_pair(workload, pair, rows, native, other, folder, shapes) for pair in pairs]
     finally:
         for child in filter(None, (native, other)):
             child.close()
 
 
 def measure_pair(
-    workload: str, pair: int, table: pa.Table, native: Child, other: Child | None, folder: Path
+    workload: str,
+    pair: int,
+    table: pa.Table,
+    native: Child,
+    other: Child | None,
+    folder: Path,
+    shapes: list[list[int]],
 ) -> dict[str, Any]:
     path, question = folder / "requests.json", f"To {workload}: {QUESTIONS[pair % len(QUESTIONS)]}"
     instruction, requests = prompts(workload, question, table)
@@ -134,14 +142,14 @@ def measure_pair(
     if other is not None:
         asked = replace(call, constraint=Constraint(), max_tokens=1) if workload in ONE_TOKEN else call
         theirs = other.run({"call": asked.to_dict(), "requests": str(path)})
-    rates = native.run({"peak": {"shapes": weight_shapes(), "rows": 2048, "repeats": 5}})
+    rates = native.run({"peak": {"shapes": shapes, "rows": 2048, "repeats": 5}})
     return {"rows": len(requests), **line(ours, theirs, len(requests), rates, workload in ONE_TOKEN)}
 
 
 def line(
     ours: dict[str, Any], theirs: dict[str, Any] | None, rows: int, rates: dict[str, float], one_token: bool
 ) -> dict[str, Any]:
-    compared = {}
+    compared: dict[str, Any] = dict.fromkeys(("vllm_rows_per_s", "ratio", "vllm_steps"))
     if theirs is not None:
         pairs = zip(ours["answers"], theirs["answers"], strict=True)
         same = statistics.mean(parsed(a) == parsed(b) for a, b in pairs)
@@ -205,12 +213,12 @@ def vllm_reference(arguments: argparse.Namespace, model: str) -> ModelRef:
     return ModelRef(model, "vllm", arguments.vllm_python, {**settings, **arguments.vllm_args})
 
 
-def weight_shapes() -> list[list[int]]:
+def weight_shapes(model: str) -> list[list[int]]:
     """Every [out, in] that a prompt token is multiplied with."""
-    hidden, inner, width = CONFIG["hidden_size"], CONFIG["intermediate_size"], CONFIG["head_dim"]
-    heads, kv_heads = CONFIG["num_attention_heads"], CONFIG["num_key_value_heads"]
-    layer = [[(heads + 2 * kv_heads) * width, hidden], [hidden, heads * width], [2 * inner, hidden], [hidden, inner]]
-    return layer * CONFIG["num_hidden_layers"]
+    config = read_config(read_json(find_model(model) / "config.json"))
+    hidden, inner, width = config.hidden_size, config.intermediate_size, config.num_heads * config.head_dim
+    rows = width + 2 * config.num_kv_heads * config.head_dim
+    return [[rows, hidden], [hidden, width], [2 * inner, hidden], [hidden, inner]] * config.num_layers
 
 
 class Child:
