@@ -142,8 +142,8 @@ def ceilings(bench: Bench) -> None:
         bench.add(f"gemm {m}x{n}x{k}", seconds, tflop_per_s=2 * m * n * k / seconds / 1e12)
 
 
-def pointwise(bench: Bench) -> None:
-    tokens, hidden = 16384, 4096
+def pointwise(bench: Bench, tokens: int = 16384) -> None:
+    hidden = 4096
     x, residual = (torch.randn(tokens, hidden, device=bench.device, dtype=BF16) for _ in range(2))
     weight = torch.randn(hidden, device=bench.device, dtype=BF16)
     check(rms_norm.add_rms_norm(x, residual, weight, 1e-5), rms_norm.add_rms_norm_reference(x, residual, weight, 1e-5))
@@ -167,7 +167,7 @@ def pointwise(bench: Bench) -> None:
     keys = torch.from_numpy(masked_sample.noise_keys(np.arange(256, dtype=np.uint64), np.arange(256))).to(bench.device)
     for name, warmth in (("masked_sample greedy", 0.0), ("masked_sample drawn", 1.0)):
         arguments = (masks, mask_of, torch.full((256,), warmth, device=bench.device), None, keys)
-        got = masked_sample.masked_sample(logits, *arguments)
+        got = masked_sample.masked_sample(logits.clone(), *arguments)
         wanted = masked_sample.masked_sample_reference(logits.clone(), *arguments)
         check(
             (got == wanted).float().mean().round(decimals=1), torch.ones((), device=bench.device)

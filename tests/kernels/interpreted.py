@@ -8,6 +8,7 @@ import json
 import sys
 import traceback
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
@@ -26,6 +27,9 @@ from tests.kernels.test_paged_attention import random_queries
 from tests.serving.native_checkpoints import drain, engine_for, requests_for, write_checkpoint
 
 CPU = torch.device("cpu")
+DTYPES = (torch.float32, torch.float16)
+"""Those that the interpreter computes; bfloat16 is wrong there."""
+TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3}
 
 
 def close(got, wanted, tolerance=2e-5):
@@ -33,8 +37,8 @@ def close(got, wanted, tolerance=2e-5):
 
 
 def case_rms_norm():
-    for rows, heads, width, dtype in ((1, 1, 7, torch.float32), (5, 3, 64, torch.float32), (3, 2, 96, torch.float16)):
-        tolerance = 2e-5 if dtype == torch.float32 else 2e-3
+    for (rows, heads, width), dtype in product(((1, 1, 7), (5, 3, 64), (3, 2, 96), (2, 1, 1025)), DTYPES):
+        tolerance = TOLERANCE[dtype]
         x, weight = torch.randn(rows, heads + 2, width).to(dtype)[:, :heads], torch.randn(width).to(dtype)
         close(rms_norm.rms_norm(x, weight, 1e-5), rms_norm.rms_norm_reference(x, weight, 1e-5), tolerance)
         x, residual = torch.randn(2, rows, width).to(dtype)
@@ -44,25 +48,25 @@ def case_rms_norm():
 
 
 def case_rotary():
-    for tokens, heads, width in ((1, 1, 2), (5, 3, 64), (4, 5, 96)):
-        x = torch.randn(tokens, heads + 4, width)[:, 1 : heads + 1]
-        cos, sin = torch.randn(2, tokens, 1, width // 2)
-        close(rotary.rotate(x, cos, sin), rotary.rotate_reference(x, cos, sin))
+    for (tokens, heads, width), dtype in product(((1, 1, 2), (5, 3, 64), (4, 5, 96), (3, 7, 80), (2, 33, 128)), DTYPES):
+        x = torch.randn(tokens, heads + 4, width).to(dtype)[:, 1 : heads + 1]
+        cos, sin = torch.rand(2, tokens, 1, width // 2).to(dtype)
+        close(rotary.rotate(x, cos, sin), rotary.rotate_reference(x, cos, sin), TOLERANCE[dtype])
 
 
 def case_gates():
-    for tokens, width in ((1, 3), (4, 1500)):
-        x = torch.randn(tokens, 2 * width) * 3
-        close(silu_and_mul.silu_and_mul(x), silu_and_mul.silu_and_mul_reference(x))
-        close(silu_and_mul.gelu_and_mul(x), silu_and_mul.gelu_and_mul_reference(x))
+    for (tokens, width), dtype in product(((0, 8), (1, 3), (3, 1024), (4, 1500)), DTYPES):
+        x = (torch.randn(tokens, 2 * width) * 3).to(dtype)
+        close(silu_and_mul.silu_and_mul(x), silu_and_mul.silu_and_mul_reference(x), TOLERANCE[dtype])
+        close(silu_and_mul.gelu_and_mul(x), silu_and_mul.gelu_and_mul_reference(x), TOLERANCE[dtype])
 
 
 def case_kv_store():
-    for heads, width in ((1, 5), (3, 16)):
-        joined = torch.randn(6, 3 * heads, width)
+    for (heads, width), dtype in product(((1, 5), (3, 16), (9, 128)), DTYPES):
+        joined = torch.randn(6, 3 * heads, width).to(dtype)
         k, v = joined[:, heads : 2 * heads], joined[:, 2 * heads :]
         slots = torch.randperm(24)[:6]
-        ours, theirs = torch.zeros(2, 6, 4, heads, width), torch.zeros(2, 6, 4, heads, width)
+        ours, theirs = torch.zeros(2, 2, 6, 4, heads, width).to(dtype)
         kv_store.kv_store(k, v, *ours, slots)
         kv_store.kv_store_reference(k, v, *theirs, slots)
         assert torch.equal(ours, theirs)
@@ -108,7 +112,7 @@ def attention(seed, *, heads, width, page_size, decode, least, window=0, softcap
     assert batch.device_plan is not None
     got = paged_attention(q, k, v, batch, 0.3, softcap=softcap)
     wanted = paged_attention_reference(q, k, v, batch, 0.3, softcap=softcap)
-    close(got, wanted, 1e-5 if dtype == torch.float32 else 5e-3)
+    close(got, wanted, TOLERANCE[dtype])
     return batch.device_plan
 
 
@@ -137,9 +141,13 @@ def case_windows_and_softcaps():
             attention(5, heads=(4, 2), width=16, page_size=4, decode=decode, least=1, window=window, softcap=3.0)
 
 
-def case_half_precision():
-    attention(1, heads=(4, 2), width=16, page_size=16, decode=False, least=1, dtype=torch.float16)
-    attention(1, heads=(4, 2), width=16, page_size=16, decode=True, least=1, dtype=torch.float16)
+def case_sizes_and_half_precision():
+    """Heads that no power of two holds, one KV head for many, pages of one token and of 64."""
+    shapes = (((7, 7), 80, 1), ((8, 1), 40, 64), ((5, 5), 128, 16), ((4, 2), 16, 16))
+    for seed, ((heads, width, page_size), decode) in enumerate(product(shapes, (False, True))):
+        sizes = {"heads": heads, "width": width, "page_size": page_size}
+        for dtype in DTYPES:
+            attention(seed, decode=decode, least=1 if seed % 2 else 10**9, dtype=dtype, **sizes)
 
 
 def case_split_keys():

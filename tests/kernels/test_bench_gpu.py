@@ -1,5 +1,6 @@
 """`make bench-gpu` on the CPU: what it builds, checks and computes, in small."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,41 @@ def test_attention_cases_equal_the_formula(bench_gpu, requests, length, queries,
     case = bench_gpu.Attention(CPU, requests, length, queries, page_size, shared)
     case.check()
     assert case.plain().shape == case.run().shape == (requests * queries, 32, 128)
+
+
+@pytest.mark.slow
+def test_pointwise_kernels_equal_their_references(bench_gpu):
+    bench = bench_gpu.Bench(CPU, 0.0, [], copy=1.0)
+    bench_gpu.pointwise(bench, tokens=3)
+    names = [line["name"].split()[0] for line in bench.lines]
+    assert names == ["add_rms_norm", "silu_and_mul", "rotary", "kv_store", "masked_sample", "masked_sample"]
+    assert all(line["of_copy"] > 0 for line in bench.lines)
+
+
+def test_one_file_holds_what_was_measured_and_names_what_was_not(bench_gpu, monkeypatch, tmp_path):
+    pytest.importorskip("triton")
+
+    def broken(_):
+        message = "no kernel"
+        raise RuntimeError(message)
+
+    def slow(bench):
+        bench.add("slow", 1.0, tflop_per_s=2.0)
+        bench.deadline = 0.0
+
+    monkeypatch.setattr(bench_gpu, "RESULTS", tmp_path / "results" / "gpu.json")
+    monkeypatch.setattr(sys, "argv", ["bench_gpu.py"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    for part, run in {"ceilings": broken, "pointwise": slow}.items():
+        run.__name__ = part
+        monkeypatch.setattr(bench_gpu, part, run)
+    bench_gpu.main()
+    written = json.loads(bench_gpu.RESULTS.read_text())
+    assert written["device"] == "a GPU"
+    assert written["figures"] == [{"name": "slow", "ms": 1000.0, "tflop_per_s": 2.0}]
+    left_out = dict.fromkeys(("decode", "extend", "shared_prefix", "models"), "no time left")
+    assert written["skipped"] == {"ceilings": "RuntimeError: no kernel", **left_out}
 
 
 @pytest.mark.parametrize("name", ["llama-3-8b", "qwen3-0.6b"])
