@@ -15,7 +15,7 @@ from torch import Tensor
 MIN_SHARED_READS = 2048
 """As `cascade.MIN_SHARED_READS`: below, packing the keys for each request costs less than keeping what was seen."""
 VECTORS = 384
-"""Of `attention.c`: query vectors that a unit of work holds at most."""
+"""Query vectors that a unit of work holds at most: their sums stay in the second-level cache."""
 WIDEST = 256
 """Of `attention.c`: the widest head that its buffers hold."""
 
