@@ -66,6 +66,23 @@ def test_attention_over_many_keys_and_rows():
     torch.testing.assert_close(paged_attention(q, k, v, batch, 0.3).float(), exact, atol=1e-2, rtol=2e-2)
 
 
+@pytest.mark.parametrize("new", [1, 20])
+def test_attention_copies_nothing_that_grows_with_the_context(monkeypatch, new):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    k, v = random(2, 640, 16, 2, 64)
+    q = random(8 * new, 4, 64)
+
+    def allocated(length):
+        tables = np.arange(8 * 80, dtype=np.int32).reshape(8, 80)[:, : -(-length // 16)]
+        queries = [Query(new * r, length - new, length, table) for r, table in enumerate(tables)]
+        batch = PagedBatch.build(queries, 16, dtype=torch.bfloat16, device=CPU, heads=(4, 2, 64))
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            paged_attention(q, k, v, batch, 0.3)
+        return sum(max(0, event.self_cpu_memory_usage) for event in profile.events())
+
+    assert allocated(1200) == allocated(60) > 0
+
+
 @pytest.mark.parametrize("rows", [1, 37])
 @pytest.mark.parametrize("width", [32, 96, 640])
 def test_pointwise_kernels_equal_their_references(rows, width):

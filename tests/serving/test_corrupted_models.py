@@ -13,8 +13,6 @@ from spark_llm.serving.worker.replica import _load
 
 from tests.serving.native_checkpoints import write_checkpoint
 
-pytestmark = pytest.mark.slow  # a worker, or many, for every test
-
 ROUNDS = 12
 
 
