@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from spark_llm.serving.core import EngineFailure, ModelRef
-from spark_llm.serving.models.config import read_config
+from spark_llm.serving.models.config import ARCHITECTURES, read_config
 from spark_llm.serving.models.directory import find_model, model_identity, read_json
 from spark_llm.serving.models.rope import rope_table
 from spark_llm.serving.models.weights import load_weights
@@ -14,7 +14,7 @@ from spark_llm.serving.settings import NativeSettings
 from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from tests.serving.native_checkpoints import LLAMA3, engine_for, write_checkpoint
+from tests.serving.native_checkpoints import LLAMA3, YARN, engine_for, write_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,7 @@ def test_what_the_decoder_does_not_compute_is_refused_by_name(tmp_path, changes,
         engine_for(directory)
     assert caught.value.condition == "LLM_UNSUPPORTED_MODEL"
     assert caught.value.message.startswith(f"{named} is not supported by the native engine; supported: ")
+    assert not named.startswith("architecture") or all(name in caught.value.message for name in ARCHITECTURES)
 
 
 def test_a_missing_size_is_named():
@@ -61,15 +62,25 @@ def test_configurations_of_before_transformers_5_are_read(checkpoint):
     assert read_config(raw | {"rope_scaling": {"type": "linear", "factor": 2.0}}).rope["rope_type"] == "linear"
 
 
-@pytest.mark.parametrize("kind", ["llama3", "linear"])
-def test_rope_frequencies_equal_transformers(checkpoint, kind):
-    rope = LLAMA3 if kind == "llama3" else {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
+@pytest.mark.parametrize(
+    "rope",
+    [
+        LLAMA3,
+        {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
+        YARN,
+        YARN | {"attention_factor": 0.7, "beta_fast": 16, "beta_slow": 2},
+        YARN | {"mscale": 1.2, "mscale_all_dim": 0.8},
+        YARN | {"truncate": False},
+    ],
+    ids=str,
+)
+def test_rotary_tables_equal_transformers(checkpoint, rope):
     config = AutoConfig.from_pretrained(checkpoint, rope_parameters=rope, head_dim=32)
-    frequencies, _ = ROPE_INIT_FUNCTIONS[kind](config, "cpu")
+    frequencies, factor = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config, "cpu")
     cos, sin = rope_table(rope, 32, 200)
     angles = torch.arange(200.0)[:, None] * frequencies
-    torch.testing.assert_close(cos, angles.cos(), atol=1e-5, rtol=0)
-    torch.testing.assert_close(sin, angles.sin(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(cos, angles.cos() * factor, atol=1e-5, rtol=0)
+    torch.testing.assert_close(sin, angles.sin() * factor, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["/nowhere/model", "some/unknown-model"])
