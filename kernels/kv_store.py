@@ -15,10 +15,6 @@ def kv_store(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tens
         from spark_llm.kernels.gpu.kv_store import kv_store as on_gpu
 
         on_gpu(k, v, k_cache, v_cache, slots)
-    elif use_compiled(k):
-        from spark_llm.kernels.cpu.pointwise import kv_store as compiled
-
-        compiled(k, v, k_cache, v_cache, slots)
     else:
         kv_store_reference(k, v, k_cache, v_cache, slots)
 

@@ -28,6 +28,16 @@ def pack(weight: Tensor, *, gated: bool = False) -> Tensor:
     return weight
 
 
+def rows_of(weight: Tensor, first: int, last: int) -> Tensor | None:
+    """Rows first:last of a weight that `pack` returned, not copied; None where its order does not allow it."""
+    if weight.is_mkldnn:
+        return None
+    if weight.dtype == torch.int32:
+        panel = weight.shape[2]
+        return None if first % panel or last % panel else weight[first // panel : last // panel]
+    return weight[first:last]
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, added: Tensor | None = None) -> Tensor:
     """x [T, in] times a weight that `pack` returned, plus `added` [T, out]."""
     if weight.dtype == torch.int32:

@@ -49,7 +49,7 @@ def call(name: str, *arguments: Tensor | int | float | None) -> None:
     """Call a kernel: tensors by address, numbers as int64 and double."""
     kernels = library()
     assert kernels is not None, "only where `dispatch.use_compiled` says so"
-    kernels[name](*map(_as_c, arguments))
+    getattr(kernels, name)(*map(_as_c, arguments))
 
 
 def _as_c(value: Tensor | int | float | None) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:

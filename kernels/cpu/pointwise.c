@@ -28,22 +28,38 @@ void rms_norm(const bf16 *x, const bf16 *residual, const bf16 *weight, bf16 *nor
     }
 }
 
-/* out [T, H, D]: the halves of x [T, H, D], whose rows are `stride` numbers apart, rotated by cos and sin [T, D / 2] */
-void rotate(const bf16 *x, const bf16 *cos, const bf16 *sin, bf16 *out, int64_t rows, int64_t heads, int64_t width,
-            int64_t stride) {
+/* The halves of a head rotated by cos and sin [D / 2], after its norm where there is a weight; in place, too. */
+static inline void rotate_head(const bf16 *from, bf16 *to, const bf16 *cos, const bf16 *sin, const bf16 *weight,
+                               int64_t width, float eps) {
     const int64_t half = width / 2;
+    __m512 squares = _mm512_setzero_ps(), factor = _mm512_set1_ps(1);
+    for (int64_t d = 0; weight && d < width; d += 16) squares = _mm512_fmadd_ps(load16(from + d), load16(from + d), squares);
+    if (weight) factor = _mm512_set1_ps(1 / sqrtf(_mm512_reduce_add_ps(squares) / (float)width + eps));
+    for (int64_t d = 0; d < half; d += 16) {
+        __m512 a = load16(from + d), b = load16(from + half + d);
+        if (weight) a *= factor * load16(weight + d), b *= factor * load16(weight + half + d);
+        const __m512 c = load16(cos + d), s = load16(sin + d);
+        store16(to + d, a * c - b * s);
+        store16(to + half + d, b * c + a * s);
+    }
+}
+
+/* Of heads [T, Hq + 2 Hkv, D] the queries are rotated in place by cos and sin [T, D / 2], the keys into slot slots[t] of
+   the caches, and the values stored there; queries and keys are normalized first where there are weights. */
+void rotate_and_store(bf16 *heads, const bf16 *cos, const bf16 *sin, const bf16 *q_norm, const bf16 *k_norm, bf16 *k_cache,
+                      bf16 *v_cache, const int64_t *slots, int64_t rows, int64_t q_heads, int64_t kv_heads, int64_t width,
+                      double eps) {
+    const int64_t half = width / 2, stored = kv_heads * width;
 #pragma omp parallel for
-    for (int64_t row = 0; row < rows; row++)
-        for (int64_t head = 0; head < heads; head++) {
-            const bf16 *from = x + row * stride + head * width;
-            bf16 *to = out + (row * heads + head) * width;
-            for (int64_t d = 0; d < half; d += 16) {
-                const __m512 a = load16(from + d), b = load16(from + half + d);
-                const __m512 c = load16(cos + row * half + d), s = load16(sin + row * half + d);
-                store16(to + d, a * c - b * s);
-                store16(to + half + d, b * c + a * s);
-            }
-        }
+    for (int64_t row = 0; row < rows; row++) {
+        bf16 *q = heads + row * (q_heads + 2 * kv_heads) * width, *k = q + q_heads * width;
+        const bf16 *c = cos + row * half, *s = sin + row * half;
+        for (int64_t head = 0; head < q_heads; head++)
+            rotate_head(q + head * width, q + head * width, c, s, q_norm, width, (float)eps);
+        for (int64_t head = 0; head < kv_heads; head++)
+            rotate_head(k + head * width, k_cache + slots[row] * stored + head * width, c, s, k_norm, width, (float)eps);
+        if (kv_heads) memcpy(v_cache + slots[row] * stored, k + stored, (size_t)stored * sizeof(bf16));
+    }
 }
 
 /* out [T, I] = silu(gate) · up of gate_up [T, 2 I] */
@@ -56,16 +72,6 @@ void silu_and_mul(const bf16 *gate_up, bf16 *out, int64_t rows, int64_t width) {
             const __m512 power = _mm512_min_ps(gate * minus_log2_e, _mm512_set1_ps(126));
             store16(out + row * width + d, gate / (one + exp2_16(power)) * up);
         }
-}
-
-/* Row t of k and v, `width` numbers whose rows are k_stride and v_stride apart, to slot slots[t] of the caches */
-void kv_store(const bf16 *k, const bf16 *v, bf16 *k_cache, bf16 *v_cache, const int64_t *slots, int64_t rows,
-              int64_t width, int64_t k_stride, int64_t v_stride) {
-#pragma omp parallel for
-    for (int64_t row = 0; row < rows; row++) {
-        memcpy(k_cache + slots[row] * width, k + row * k_stride, (size_t)width * sizeof(bf16));
-        memcpy(v_cache + slots[row] * width, v + row * v_stride, (size_t)width * sizeof(bf16));
-    }
 }
 
 /* Slots source[i] of the caches, `width` numbers each, to slots target[i]; no slot is in both */

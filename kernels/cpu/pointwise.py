@@ -22,11 +22,27 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    out = x.clone(memory_format=torch.contiguous_format)
     rows, heads, width = x.shape
-    x = x if x.stride()[1:] == (width, 1) else x.contiguous()
-    out = torch.empty(x.shape, dtype=x.dtype)
-    call("rotate", x, cos.contiguous(), sin.contiguous(), out, rows, heads, width, x.stride(0))
+    call("rotate_and_store", out, cos.contiguous(), sin.contiguous(), *(None,) * 5, rows, heads, 0, width, 0.0)
     return out
+
+
+def rotate_and_store(
+    heads: Tensor,
+    rotation: tuple[Tensor, Tensor],
+    norms: tuple[Tensor, Tensor] | None,
+    eps: float,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slots: Tensor,
+) -> Tensor:
+    heads, (cos, sin), kv_heads = heads.contiguous(), rotation, k_cache.shape[2]
+    rows, count, width = heads.shape
+    q_heads = count - 2 * kv_heads
+    arrays = heads, cos.contiguous(), sin.contiguous(), *(norms or (None, None)), k_cache, v_cache, slots
+    call("rotate_and_store", *arrays, rows, q_heads, kv_heads, width, eps)
+    return heads[:, :q_heads]
 
 
 def silu_and_mul(gate_up: Tensor) -> Tensor:
@@ -34,12 +50,6 @@ def silu_and_mul(gate_up: Tensor) -> Tensor:
     out = torch.empty((len(gate_up), width), dtype=gate_up.dtype)
     call("silu_and_mul", gate_up, out, len(gate_up), width)
     return out
-
-
-def kv_store(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
-    width = k.shape[1] * k.shape[2]
-    k, v = (x if x.stride()[1:] == (x.shape[2], 1) else x.contiguous() for x in (k, v))
-    call("kv_store", k, v, k_cache, v_cache, slots, len(k), width, k.stride(0), v.stride(0))
 
 
 def kv_copy(k_cache: Tensor, v_cache: Tensor, source: Tensor, target: Tensor) -> None:

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from spark_llm.kernels.experts import experts
-from spark_llm.kernels.kv_store import kv_copy, kv_store
+from spark_llm.kernels.kv_store import kv_copy
 from spark_llm.kernels.paged_attention import PagedBatch, paged_attention
 from spark_llm.kernels.rms_norm import add_rms_norm, rms_norm
 from spark_llm.kernels.rotary import rotate
+from spark_llm.kernels.rotate_and_store import rotate_and_store
 from spark_llm.kernels.silu_and_mul import GATES
 from spark_llm.serving.models.config import DecoderConfig
 from spark_llm.serving.models.rope import rope_table
 from spark_llm.serving.models.weights import DecoderWeights, Experts, LayerWeights, Linear
 from torch import Tensor
+
+Index = Tensor | slice
 
 MIN_REPEATED = 256
 """Tokens of a step among which equal ones are looked for."""
@@ -49,7 +52,7 @@ class StepInput:
     slots: Tensor  # [T]
     copies: tuple[Tensor, Tensor] | None  # slots copied after each layer's store: source, target
     batches: Mapping[int, PagedBatch]
-    logit_rows: Tensor | slice  # [n]: the rows whose next token is asked for
+    logit_rows: Index  # [n]: the rows whose next token is asked for
     logit_batches: Mapping[int, PagedBatch]  # of these rows alone, for the last layer; empty where there are none
 
 
@@ -64,6 +67,9 @@ class Decoder:
         self._angles = [
             [table.to(embedding.device, embedding.dtype)[:, None] for table in pair] for pair in tables
         ]  # of layers without and with a window
+        last, width = weights.layers[-1], config.num_heads * config.head_dim
+        q, kv = last.qkv.part(0, width), last.qkv.part(width, width + 2 * config.num_kv_heads * config.head_dim)
+        self._last_qkv = (q, kv) if q and kv and len(weights.layers) > 1 else None
 
     @torch.inference_mode()
     def forward(self, step: StepInput, cache: KVCache) -> Tensor:
@@ -79,20 +85,25 @@ class Decoder:
         x: Tensor | None = None  # what a layer has left to be added to the residual stream
         for i, layer in enumerate(self.weights.layers):
             window = config.window(i)
+            last, rotation = i + 1 == len(self.weights.layers), rotations[bool(window)]
+            apart = self._last_qkv if last and isinstance(step.logit_rows, Tensor) else None
             if i:
                 normed, residual = self._sum(x, residual, layer.input_norm)
-                heads = layer.qkv(normed)
+                heads = apart[1](normed) if apart else layer.qkv(normed)
             else:
                 heads = self._first_heads(step.token_ids, residual, layer)
-            q, k, v = self._project(heads, layer, rotations[bool(window)])
-            kv_store(k, v, cache.k[i], cache.v[i], step.slots)
+            heads = heads.view(len(heads), -1, config.head_dim)
+            caches = cache.k[i], cache.v[i]
+            q = rotate_and_store(heads, rotation, layer.head_norms, config.norm_eps, *caches, step.slots)
             if step.copies is not None:
-                kv_copy(cache.k[i], cache.v[i], *step.copies)
-            batches = step.batches
-            if i + 1 == len(self.weights.layers):
-                q, residual, batches = q[step.logit_rows], residual[step.logit_rows], step.logit_batches
+                kv_copy(*caches, *step.copies)
+            batches = step.logit_batches if last else step.batches
             if not batches:
                 return residual.new_empty((0, config.vocab_size), dtype=torch.float32)
+            if last:
+                due = step.logit_rows
+                q = self._queries(apart[0], normed[due], rotation, due, layer.q_norm) if apart else q[due]
+                residual = residual[due]
             attended = self._attend(q, cache, i, batches[window])
             x, residual = self._add(layer.output, attended, residual, layer.output_norm)
             normed, residual = self._sum(x, residual, layer.post_norm)
@@ -118,19 +129,12 @@ class Decoder:
         rows = embedded[torch.from_numpy(first)]
         return layer.qkv(rms_norm(rows, layer.input_norm, eps))[torch.from_numpy(at)]
 
-    def _project(
-        self, heads: Tensor, layer: LayerWeights, rotation: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotated queries and keys, and values: [T, heads, head_dim] each."""
-        config, sizes = self.config, (self.config.num_heads, self.config.num_kv_heads)
-        heads = heads.view(len(heads), -1, config.head_dim)
-        both, v = heads[:, : sum(sizes)], heads[:, sum(sizes) :]
-        if layer.q_norm is None or layer.k_norm is None:
-            q, k = rotate(both, *rotation).split_with_sizes(sizes, dim=1)
-            return q, k, v
-        q, k = both.split_with_sizes(sizes, dim=1)
-        q, k = rms_norm(q, layer.q_norm, config.norm_eps), rms_norm(k, layer.k_norm, config.norm_eps)
-        return rotate(q, *rotation), rotate(k, *rotation), v
+    def _queries(
+        self, product: Linear, normed: Tensor, rotation: tuple[Tensor, Tensor], rows: Index, norm: Tensor | None
+    ) -> Tensor:
+        """Rotated queries [n, heads, head_dim] of some rows of the step alone."""
+        q = self._normed(product(normed).view(len(normed), -1, self.config.head_dim), norm)
+        return rotate(q, rotation[0][rows], rotation[1][rows])
 
     def _attend(self, q: Tensor, cache: KVCache, layer: int, batch: PagedBatch) -> Tensor:
         config = self.config

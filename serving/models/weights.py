@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from spark_llm.kernels.linear import gated_linear, linear, pack
+from spark_llm.kernels.linear import gated_linear, linear, pack, rows_of
 from spark_llm.serving.core import EngineFailure
 from spark_llm.serving.models.config import DecoderConfig
 from torch import Tensor
@@ -31,6 +31,11 @@ class Linear:
     def adds(self) -> bool:
         """Whether it adds to its product in the same pass."""
         return self.weight.dtype == torch.int32
+
+    def part(self, first: int, last: int) -> Linear | None:
+        """The product with rows first:last alone, of the same memory; None where their packing does not allow it."""
+        weight = rows_of(self.weight, first, last)
+        return None if weight is None else Linear(weight, None if self.bias is None else self.bias[first:last])
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,10 @@ class LayerWeights:
     k_norm: Tensor | None = None
     output_norm: Tensor | None = None  # of attention's output
     feed_forward_norm: Tensor | None = None  # of the feed-forward's output
+
+    @property
+    def head_norms(self) -> tuple[Tensor, Tensor] | None:
+        return None if self.q_norm is None or self.k_norm is None else (self.q_norm, self.k_norm)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from spark_llm.kernels import cpu, dispatch
 from spark_llm.kernels.cascade import Query
 from spark_llm.kernels.cpu import attention as compiled_attention
 from spark_llm.kernels.decode_batch import HostDecodeBatch
-from spark_llm.kernels.kv_store import kv_copy, kv_copy_reference, kv_store, kv_store_reference
+from spark_llm.kernels.kv_store import kv_copy, kv_copy_reference
 from spark_llm.kernels.linear import gated_linear, gated_linear_reference, linear, linear_reference, pack
 from spark_llm.kernels.masked_sample import masked_sample, masked_sample_reference, noise_keys
 from spark_llm.kernels.paged_attention import (
@@ -20,6 +20,7 @@ from spark_llm.kernels.paged_attention import (
 )
 from spark_llm.kernels.rms_norm import add_rms_norm, add_rms_norm_reference, rms_norm, rms_norm_reference
 from spark_llm.kernels.rotary import rotate, rotate_reference
+from spark_llm.kernels.rotate_and_store import rotate_and_store, rotate_and_store_reference
 from spark_llm.kernels.silu_and_mul import silu_and_mul, silu_and_mul_reference
 from spark_llm.serving.core import Call
 
@@ -99,15 +100,26 @@ def test_pointwise_kernels_equal_their_references(rows, width):
     gate_up = random(rows, 2 * width) * 40
     exact = silu_and_mul_reference(gate_up.float()).bfloat16()
     torch.testing.assert_close(silu_and_mul(gate_up), exact, **ONE_ROUNDING)
-    slots = torch.randperm(64)[:rows]
-    ours, theirs = torch.zeros(2, 2, 4, 16, 4, width).bfloat16()
-    kv_store(heads, heads, *ours, slots)
-    kv_store_reference(heads, heads, *theirs, slots)
-    assert torch.equal(ours, theirs)
+    ours = random(2, 4, 16, 4, width)
+    theirs = ours.clone()
     source, target = torch.randperm(64)[: rows + rows % 2].view(2, -1)
     kv_copy(*ours, source, target)
     kv_copy_reference(*theirs, source, target)
     assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("rows", [1, 37])
+@pytest.mark.parametrize("width", [32, 96, 256])
+@pytest.mark.parametrize("normed", [False, True])
+def test_queries_are_rotated_while_keys_and_values_are_stored(rows, width, normed):
+    heads, slots, (cos, sin) = random(rows, 5 + 2 * 3, width), torch.randperm(64)[:rows], random(2, rows, 1, width // 2)
+    norms = (random(width), random(width + 32)[32:]) if normed else None
+    wide = None if norms is None else (norms[0].float(), norms[1].float())
+    ours, theirs = torch.zeros(2, 4, 16, 3, width).bfloat16(), torch.zeros(2, 4, 16, 3, width)
+    exact = rotate_and_store_reference(heads.float(), (cos.float(), sin.float()), wide, 1e-6, *theirs, slots)
+    got = rotate_and_store(heads, (cos, sin), norms, 1e-6, *ours, slots)
+    torch.testing.assert_close(got, exact.bfloat16(), **ONE_ROUNDING)
+    torch.testing.assert_close(ours, theirs.bfloat16(), **ONE_ROUNDING)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 6, 130])
