@@ -30,7 +30,7 @@ def cells(
         One entry per wanted row. Every segment ends with a newline, but for the object's end.
     """
     rows = np.arange(window.rows) if rows is None else rows
-    objects: list[tuple[str, ...]] = _objects(window.cells, rows, order) if window.cells else [()] * len(rows)
+    objects: list[tuple[str, ...]] = _objects(window, rows, order) if window.cells else [()] * len(rows)
     if window.head is None:
         return objects
     heads = window.head.pieces
@@ -38,14 +38,15 @@ def cells(
 
 
 def _objects(
-    columns: Sequence[Column], rows: npt.NDArray[np.integer], order: npt.NDArray[np.integer] | None
+    window: Window, rows: npt.NDArray[np.integer], order: npt.NDArray[np.integer] | None
 ) -> list[tuple[str, ...]]:
+    columns = window.cells
     if order is None:
         order = np.broadcast_to(np.arange(len(columns)), (len(rows), len(columns)))
     starts = np.cumsum([0, *(len(column.lengths) for column in columns)])
     ids = np.stack([column.codes[rows] + start for column, start in zip(columns, starts, strict=False)], axis=1)
     ids = np.take_along_axis(ids, order, axis=1)
-    inner, last = _endings(columns, ",\n"), _endings(columns, "\n}")
+    inner, last = _endings(columns, ",\n"), _endings(columns, window.end)
     body = [map(inner.__getitem__, ids[:, i].tolist()) for i in range(len(columns) - 1)]
     tail = map(last.__getitem__, ids[:, -1].tolist())
     return [tuple(chain.from_iterable(pieces)) for pieces in zip(*body, tail, strict=True)]

@@ -247,11 +247,12 @@ def _narrow(distinct: int) -> npt.DTypeLike:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A window's rows: the varying text before the object, if the prompt has any, and the object's cells."""
+    """A window's rows: the varying text before the object, if the prompt has any, the object's cells and its end."""
 
     rows: int
     head: Column | None
     cells: tuple[Column, ...]
+    end: str = "\n}"
 
 
 def encode_window(prompt: Prompt, columns: Sequence[Strings]) -> Window:
@@ -276,7 +277,8 @@ def encode_window(prompt: Prompt, columns: Sequence[Strings]) -> Window:
         raise ValueError(msg)
     cells = tuple(_encode_cell(prompt, i, columns[i]) for i in prompt.cells)
     rows = len(columns[0]) if columns else 0
-    return Window(rows, _head(prompt, columns) if prompt.head else None, cells)
+    end = "\n}\n\n" if "closing" in prompt.call else "\n}"
+    return Window(rows, _head(prompt, columns) if prompt.head else None, cells, end)
 
 
 def _encode_cell(prompt: Prompt, index: int, values: Strings) -> Column:

@@ -71,7 +71,8 @@ def estimate_call(
     constant = engine.frame[0] + float(engine.count([prompt.call["instruction"]])[0])
     columns = [in_tokens(column, engine) for column in _columns(window)]
     lengths = sum((column.lengths[column.codes] for column in columns), np.zeros(window.rows))
-    last = _ending(window, engine) + engine.frame[1]
+    closing = float(engine.count([prompt.call.get("closing", "")])[0])
+    last = _ending(window, engine) + closing + engine.frame[1]
     total = distinct * (constant + float(lengths.mean()) + last)
     tree = constant + distinct * last
     if columns:
@@ -117,7 +118,7 @@ def _ending(window: Window, engine: EngineProfile) -> float:
     if not window.cells:
         return 0.0
     text = window.cells[-1].rendered[0]
-    whole, inner = engine.count([text + "\n}", text + ",\n"])
+    whole, inner = engine.count([text + window.end, text + ",\n"])
     return float(whole - inner)
 
 

@@ -24,7 +24,8 @@ class Prompt:
     spec : CallSpec
         The call.
     call : mapping
-        The fields of `serving.core.Call`; `call["instruction"]` is all text before the first varying piece.
+        The fields of `serving.core.Call`; `call["instruction"]` is all text before the first varying piece. There is a
+        `call["closing"]` where the question stands behind the record (`spark.llm.prompt.question`).
     head : tuple of (str or int)
         Text between the instruction and the first cell where it varies by row: literals, and indices into
         `spec.fields` whose raw value stands there. Empty for most calls.
@@ -76,10 +77,13 @@ def prepare(spec: CallSpec) -> Prompt:
     pieces += [i for i, f in enumerate(spec.fields) if f.kind == "prompt"]
     head_fields = {piece for piece in pieces if isinstance(piece, int)}
     cells = tuple(i for i in _field_order(spec) if i not in head_fields)
-    pieces.append(answer.sentence + _object_start(pieces, bool(cells)))
-    instruction, head = _split(pieces)
+    closing = _closing(spec, pieces, answer) if cells else ""
+    instruction, head = (
+        ("{\n", ()) if closing else _split([*pieces, answer.sentence + _object_start(pieces, bool(cells))])
+    )
     unordered = frozenset(i for i in cells if spec.fields[i].name in spec.options.get("unordered", ()))
-    return Prompt(spec, _call(spec, instruction, answer), head, cells, unordered)
+    call = _call(spec, instruction, answer) | ({"closing": closing} if closing else {})
+    return Prompt(spec, call, head, cells, unordered)
 
 
 def _check_names(spec: CallSpec) -> None:
@@ -133,6 +137,13 @@ def _field_order(spec: CallSpec) -> Sequence[int]:
         msg = f"the plan's order must hold each of the {len(every)} field indices once, got {list(spec.plan.order)}"
         raise ValueError(msg)
     return spec.plan.order
+
+
+def _closing(spec: CallSpec, pieces: Sequence[str | int], answer: Answer) -> str:
+    """The question, if it shall stand behind the record; one whose text varies by row stays before it."""
+    if spec.conf.get("spark.llm.prompt.question") != "last" or any(isinstance(piece, int) for piece in pieces):
+        return ""
+    return ("".join(map(str, pieces)) + answer.sentence).lstrip("\n")
 
 
 def _object_start(pieces: Sequence[str | int], has_cells: bool) -> str:

@@ -57,7 +57,8 @@ class Constraint:
 class Call:
     """What all requests of one call site have in common; sent once per stream.
 
-    The prompt of a request is: chat prefix (with `system`), `instruction`, the request's segments, chat suffix.
+    The prompt of a request is: chat prefix (with `system`), `instruction`, the request's segments, `closing`, chat
+    suffix.
     """
 
     call_id: str
@@ -69,6 +70,7 @@ class Call:
     stop: tuple[str, ...] = ()
     constraint: Constraint = Constraint()
     chat: bool = True
+    closing: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -134,6 +136,11 @@ class Request:
     client: ClientRef = NOBODY
     domain: str = ""
     adapter: str = ""
+
+    @property
+    def text(self) -> str:
+        """What the user says: the prompt without system message and chat template."""
+        return "".join((self.call.instruction, *self.segments, self.call.closing))
 
 
 @dataclass(frozen=True, slots=True)

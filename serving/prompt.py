@@ -1,4 +1,4 @@
-"""The prompt of a request: chat prefix, instruction, segments, chat suffix, as tokens."""
+"""The prompt of a request: chat prefix, instruction, segments, closing, chat suffix, as tokens."""
 
 from __future__ import annotations
 
@@ -87,11 +87,11 @@ class PromptComposer:
         if not (call.chat and self.template):
             system = f"{call.system}\n\n" if call.system else ""
             start = np.array(self._tokenizer.start_ids, np.int32)
-            return np.concatenate([start, encode(system + call.instruction)]), start[:0]
+            return np.concatenate([start, encode(system + call.instruction)]), encode(call.closing)
         if call.system not in self._split:
             self._split[call.system] = self.template.split(call.system)
         before, after = self._split[call.system]
-        return encode(before + call.instruction, markup=True), encode(after, markup=True)
+        return encode(before + call.instruction, markup=True), encode(call.closing + after, markup=True)
 
 
 def _environment() -> Environment:

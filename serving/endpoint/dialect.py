@@ -79,14 +79,9 @@ class Dialect:
         return True
 
 
-def prompt_text(request: Request) -> str:
-    """Instruction and cells: what the user says."""
-    return request.call.instruction + "".join(request.segments)
-
-
 def estimated_tokens(request: Request) -> int:
     """Prompt tokens, roughly."""
-    return 1 + len(prompt_text(request)) // BYTES_PER_TOKEN
+    return 1 + len(request.text) // BYTES_PER_TOKEN
 
 
 def schema_of(constraint: Constraint) -> Any:
@@ -105,7 +100,7 @@ def wraps(constraint: Constraint) -> bool:
 
 
 def _prompt(request: Request) -> Json:
-    system, text = request.call.system, prompt_text(request)
+    system, text = request.call.system, request.text
     if not request.call.chat:
         return {"prompt": f"{system}\n\n{text}" if system else text}
     messages = [{"role": "system", "content": system}] if system else []

@@ -21,8 +21,8 @@ KV_TOKENS, MAX_LENGTH, MAX_RUNNING = 1 << 20, 1 << 16, 256
 
 
 def prompt_text(request: Request) -> str:
-    """The prompt as the stub sees it: system message, instruction and segments, no chat template."""
-    return (request.call.system or "") + request.call.instruction + "".join(request.segments)
+    """The prompt as the stub sees it: system message, and what the user says, no chat template."""
+    return (request.call.system or "") + request.text
 
 
 def canonical(prompt: str) -> str:

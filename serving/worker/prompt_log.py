@@ -24,7 +24,8 @@ class PromptLog:
     def write(self, question: Question, row: Finished) -> None:
         call = json.loads(question.call)
         segments = question.batch.column("segments")[question.row].as_py()
-        prompt = [call["system"] or "", call["instruction"], *(segment["payload"].decode() for segment in segments)]
+        pieces = (segment["payload"].decode() for segment in segments)
+        prompt = [call["system"] or "", call["instruction"], *pieces, call["closing"]]
         error = row.error and {"condition": row.error.condition, "message": row.error.message}
         line = {"client": question.payer.name, "prompt": "".join(prompt), "answer": row.text, "error": error}
         with self._lock:

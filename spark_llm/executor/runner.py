@@ -197,7 +197,7 @@ class CallRunner:
 
     def _too_long(self, columns: Sequence[pa.Array]) -> dict[int, Answer]:
         limit, key = self.settings.integer("limit.promptBytes"), "spark.llm.limit.promptBytes"
-        sizes = np.full(len(columns[0]), len(self.call.instruction.encode()))
+        sizes = np.full(len(columns[0]), len((self.call.instruction + self.call.closing).encode()))
         for column in columns:
             sizes += np.asarray(pc.fill_null(pc.binary_length(column), 0), np.int64)
         found = {}

@@ -51,6 +51,11 @@ def test_rows_and_counts(calls, rows, window):
     assert sum(a["usage"]["calls"] for a in answers) == len(asked)
 
 
+def test_a_question_behind_the_record_is_asked_whole(calls):
+    [answer] = ask(calls, ["x"], conf={"spark.llm.prompt.question": "last"}, echo=True)
+    assert answer["value"] == '{\n"f0": "x"\n}\n\nQ'
+
+
 def test_all_null_is_not_asked_but_one_value_is(calls):
     answers = ask(calls, [None, None], [None, "b"])
     assert [a["value"] is None for a in answers] == [True, False]

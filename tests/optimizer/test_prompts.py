@@ -16,7 +16,7 @@ from spark_llm.optimizer.errors import InvalidCall
 from spark_llm.optimizer.identity import IdentityRule, row_seed
 from spark_llm.optimizer.layout import lay_out
 from spark_llm.optimizer.prompts import prepare
-from spark_llm.serving.core import Call, Constraint
+from spark_llm.serving.core import Call, Constraint, Request
 
 from tests.optimizer.strategies import as_arrays, calls_with_rows, values
 
@@ -38,7 +38,21 @@ def classify(labels, **options) -> CallSpec:
 def prompts_of(spec, columns) -> list[str]:
     prompt = prepare(spec)
     window = encode_window(prompt, [pa.array(c, pa.string()) for c in columns])
-    return [prompt.call["instruction"] + "".join(segments) for segments in cells(window)]
+    asked = Call.from_dict(prompt.call)
+    return [Request(0, asked, segments).text for segments in cells(window)]
+
+
+def test_the_question_stands_behind_the_record_where_that_is_wanted():
+    conf, columns = {"spark.llm.prompt.question": "last"}, [["fine"]]
+    spec = call("Is {review} good?", function="llm_filter", conf=conf)
+    record = '{\n"review": "fine"\n}\n\n'
+    assert prompts_of(spec, columns) == [record + 'Is "review" good?\nAnswer with true or false.']
+    without_question = call("", fields=REVIEW, conf=conf, options={}, result_type="string")
+    assert prompts_of(without_question, columns) == ['{\n"review": "fine"\n}']
+    by_row = call("Is {review} good?", fields=(*REVIEW, Field("b")), conf=conf, options={"inline": True})
+    assert prompts_of(by_row, [["fine"], ["x"]]) == ['Is fine good?\n\n{\n"b": "x"\n}']
+    first = IdentityRule.of(prepare(call("Is {review} good?", function="llm_filter")))
+    assert IdentityRule.of(prepare(spec)).base != first.base
 
 
 @given(calls_with_rows(), st.randoms())

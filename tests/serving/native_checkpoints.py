@@ -158,5 +158,10 @@ def logits_of(engine, prompts: list[list[int]]) -> torch.Tensor:
     return torch.stack([found[i] for i in range(len(prompts))])
 
 
+def trie_size(prompts: list[list[int]]) -> int:
+    """Distinct prefixes of the prompts."""
+    return len({tuple(prompt[:i]) for prompt in prompts for i in range(1, len(prompt) + 1)})
+
+
 def constrained(kind: str, value, **options) -> Call:
     return Call("c", "Question", constraint=Constraint(kind, value), **options)

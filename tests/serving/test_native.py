@@ -24,6 +24,7 @@ from tests.serving.native_checkpoints import (
     oracle,
     oracle_greedy,
     requests_for,
+    trie_size,
     write_checkpoint,
 )
 
@@ -242,11 +243,33 @@ def test_a_cached_prompt_gives_the_same_answer_and_is_counted(checkpoint, expect
 def test_rows_of_one_batch_compute_shared_prefixes_once(checkpoint):
     engine = engine_for(checkpoint)
     requests = requests_for(CALL, ROWS)
-    prompts = [tuple(engine._composer.compose(request).tolist()) for request in requests]
-    trie = {p[:i] for p in prompts for i in range(1, len(p) + 1)}
+    prompts = [engine._composer.compose(request).tolist() for request in requests]
     engine.submit(requests)
     engine.step()
-    assert engine.stats()["prefill_tokens"] == len(trie)
+    assert engine.stats()["prefill_tokens"] == trie_size(prompts)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_several_calls_about_the_same_fields_compute_these_once(checkpoint, together):
+    """With the question behind the record: asked together or one after the other, in any order of their rows."""
+    rng, engine = np.random.default_rng(2), engine_for(checkpoint, max_batch_tokens=96, max_running=5, kv_tokens=8192)
+    text = "a long and quiet film about a lighthouse, " * 3
+    records = [(f'"title": "{i // 4}"\n', f'"review": "{i}: {text}"\n}}\n\n') for i in range(12)]
+    compose = engine._composer.compose
+    prompts, question_first, finished = [], [], {}
+    for number, question in enumerate(["Is it long?", "Is it good?", "Was it fun?"]):
+        call = replace(constrained("choices", ["true", "false"]), instruction="{\n", closing=question)
+        other = replace(call, instruction=f"{question}\n\n{{\n", closing="")
+        rows = [records[i] for i in rng.permutation(len(records))]
+        requests = requests_for(call, rows, first_id=100 * number)
+        prompts += [compose(request).tolist() for request in requests]
+        question_first += [compose(replace(request, call=other)).tolist() for request in requests]
+        engine.submit(requests)
+        finished |= {} if together else drain(engine)
+    finished |= drain(engine)
+    assert not any(row.error for row in finished.values())
+    assert engine.stats()["prefill_tokens"] <= 1.02 * trie_size(prompts)
+    assert 2 * trie_size(prompts) < trie_size(question_first)
 
 
 def test_sharded_checkpoints_load(tmp_path, checkpoint):

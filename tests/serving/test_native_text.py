@@ -47,6 +47,13 @@ def test_the_template_frames_the_prompt(directory):
     assert text_of(directory, Call("c", "Is it?", chat=False), ()) == "Is it?"
 
 
+def test_what_closes_the_prompt_stands_behind_the_record(directory):
+    call = Call("c", "{\n", closing="\n\nIs it?")
+    assert text_of(directory, call) == "{\n" + "".join(SEGMENTS) + "\n\nIs it?"
+    template(directory, CHATML)
+    assert text_of(directory, call).endswith("".join(SEGMENTS) + "\n\nIs it?<|im_end|>\n<|im_start|>assistant\n")
+
+
 def test_a_template_file_goes_before_the_one_in_the_settings(directory):
     template(directory, "settings: {{ messages[0].content }}")
     (directory / "chat_template.jinja").write_text("{{ bos_token }}file: {{ messages[0].content | trim }}!")

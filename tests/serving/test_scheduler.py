@@ -11,6 +11,8 @@ from spark_llm.serving.scheduler.policies import POLICIES, create_policy
 from spark_llm.serving.scheduler.scheduler import Scheduler
 from spark_llm.serving.scheduler.sequence import Branch, Sequence
 
+from tests.serving.native_checkpoints import trie_size
+
 
 class Simulation:
     """Runs steps on pages that hold prefix hashes; a sequence ends after its number of answer tokens."""
@@ -105,10 +107,6 @@ def prompts_of(rng, count, depth=4) -> list[list[int]]:
         base = base[: int(rng.integers(1, len(base) + 1))]
         made.append([*base, *rng.integers(0, 3, int(rng.integers(1, depth * 4))).tolist()])
     return made[1:]
-
-
-def trie_size(prompts) -> int:
-    return len({tuple(p[:i]) for p in prompts for i in range(1, len(p) + 1)})
 
 
 def expected(prompts, answer=3) -> dict:
