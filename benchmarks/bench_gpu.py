@@ -5,7 +5,7 @@
 Ceilings first (copy bandwidth, GEMM rate on random bf16 data), then each kernel and two models with random weights of
 the shapes of Llama-3-8B and Qwen3-0.6B. Writes one file, benchmarks/results/gpu.json, and prints a table. Every kernel
 is checked against its reference before it is timed. Ends within about 8 minutes; what its time does not allow is left
-out and named.
+out and named. The file is written anew after every part, so that a run that is ended leaves what it has measured.
 """
 
 from __future__ import annotations
@@ -81,25 +81,21 @@ def main() -> None:
     device = torch.device("cuda")
     bench = Bench(device, time.monotonic() + arguments.minutes * 60, [])
     skipped: dict[str, str] = {}
+    versions = {"torch": torch.__version__, "triton": version("triton"), "python": platform.python_version()}
+    machine = {"device": torch.cuda.get_device_name(), **versions, "when": time.strftime("%Y-%m-%d %H:%M")}
+    RESULTS.parent.mkdir(exist_ok=True)
     for part in (ceilings, pointwise, decode, extend, shared_prefix, models):
         if time.monotonic() > bench.deadline:
             skipped[part.__name__] = "no time left"
-            continue
-        try:
-            with torch.inference_mode():
-                part(bench)
-        except Exception as failure:
-            skipped[part.__name__] = f"{type(failure).__name__}: {failure}"[:500]
-            print(part.__name__, "FAILED", skipped[part.__name__], flush=True)
-        torch.cuda.empty_cache()
-    versions = {
-        "torch": torch.__version__,
-        "triton": version("triton"),
-        "python": platform.python_version(),
-    }
-    machine = {"device": torch.cuda.get_device_name(), **versions, "when": time.strftime("%Y-%m-%d %H:%M")}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({**machine, "skipped": skipped, "figures": bench.lines}, indent=1) + "\n")
+        else:
+            try:
+                with torch.inference_mode():
+                    part(bench)
+            except Exception as failure:
+                skipped[part.__name__] = f"{type(failure).__name__}: {failure}"[:500]
+                print(part.__name__, "FAILED", skipped[part.__name__], flush=True)
+            torch.cuda.empty_cache()
+        RESULTS.write_text(json.dumps({**machine, "skipped": skipped, "figures": bench.lines}, indent=1) + "\n")
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -51,6 +51,7 @@ def test_one_file_holds_what_was_measured_and_names_what_was_not(bench_gpu, monk
         raise RuntimeError(message)
 
     def slow(bench):
+        assert json.loads(bench_gpu.RESULTS.read_text())["skipped"] == {"ceilings": "RuntimeError: no kernel"}
         bench.add("slow", 1.0, tflop_per_s=2.0)
         bench.deadline = 0.0
 
