@@ -44,6 +44,15 @@ static inline void finish(const Product *job, const float *sums, int64_t row, in
                     activated(values[j], job->gate == GELU) * values[half / 16 + j]);
 }
 
+/* What `finish` will write and read comes into the cache while the sums are computed. */
+static inline void fetch(const Product *job, int64_t row, int64_t panel) {
+    const int64_t width = job->gate == PLAIN ? PANEL : PANEL / 2, at = row * job->columns + panel * width;
+    for (int64_t d = 0; d < width; d += 32) {
+        __builtin_prefetch(job->out + at + d, 1);
+        if (job->added) __builtin_prefetch(job->added + at + d);
+    }
+}
+
 /* Rows begin:end of a panel. */
 static void multiply_panel(const Product *job, int64_t begin, int64_t end, int64_t panel) {
     static __thread float sums[ROWS * PANEL];
@@ -55,6 +64,7 @@ static void multiply_panel(const Product *job, int64_t begin, int64_t end, int64
             const uint32_t *a[TILE];
             float *c = sums + (row - begin) * PANEL;
             for (int m = 0; m < held; m++) a[m] = (const uint32_t *)job->x + (row + m) * job->depth + first;
+            for (int m = 0; m < held; m++) fetch(job, row + m, panel);
             switch (held) {
                 case 1: multiply(a, b, c, length, PANEL, PANEL, 1, 4, !first); break;
                 case 2: multiply(a, b, c, length, PANEL, PANEL, 2, 4, !first); break;
