@@ -174,13 +174,14 @@ static void attend_unit(const Job *job, const int32_t *segment, int begin, int e
     for (int i = 0; anew && i < vectors; i++) highest[i] = -INFINITY, total[i] = 0;
     const int blocks = (last - first + KEYS - 1) / KEYS, block = ((last - first + blocks - 1) / blocks + 15) / 16 * 16;
     for (int start = first; start < last; start += block) {
-        const int count = last - start < block ? last - start : block, padded = (count + 15) / 16 * 16;
-        const int fresh = anew && start == first;
+        const int count = last - start < block ? last - start : block, fresh = anew && start == first;
         pack(job, table, head, start, count, k, v);
         for (int tile = 0; tile < vectors; tile += TILE) {
             const uint32_t *queries[TILE], *rows[TILE];
             const int held = vectors - tile < TILE ? vectors - tile : TILE;
-            if (position >= 0 && position + (tile + held - 1) / group < start) continue; /* sees none of them */
+            const int behind = position < 0 ? last : position + (tile + held - 1) / group + 1; /* the last key of the tile */
+            if (behind <= start) continue;
+            const int padded = ((behind - start < count ? behind - start : count) + 15) / 16 * 16;
             for (int m = 0; m < TILE; m++) {
                 const int i = tile + (m < held ? m : held - 1);
                 const int64_t row = first_row + i / group;
