@@ -5,8 +5,10 @@
 The model's forward is replaced by one that returns fixed logits; the choice over the vocabulary, one call of a kernel,
 is not counted either but shown apart (`choice_ms`). `free`: greedy text; `stop`: with a stop string; `sampled`,
 `nucleus`: at a temperature; `regex`, `schema`: under xgrammar's masks, whose own share is shown (`grammar_ms`).
-`single`: steps outside of decode runs, scheduled, planned and chosen anew; `scheduled`: the part of it that the
-scheduler takes. Milliseconds a step, the median of the steps.
+`forced`: objects of four fields, whose names are forced text, so that rows leave the decode run and come back.
+`churn`: answers of 17 to 48 tokens, eight of which end in a step while the next eight rows begin. `single`: without
+decode runs, all rows scheduled, planned and chosen anew. Tokenizing prompts is shown apart (`prompt_ms`), too.
+Milliseconds a step, the mean of the steps (`_most_ms`: the longest).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -31,10 +34,19 @@ from spark_llm.serving.core import Call, Constraint, ModelRef, Request
 from spark_llm.serving.decode_run import DecodeRun
 from spark_llm.serving.engines.native import NativeEngine
 from spark_llm.serving.grammar import GrammarBatch
+from spark_llm.serving.models.decoder import StepInput
 
 RESULTS = Path(__file__).resolve().parent / "results" / "step_cost.jsonl"
 STEPS = 100
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
+FIELDS = {
+    "type": "object",
+    "properties": {
+        name: {"type": "string", "pattern": "[a-z ]{20,40}"} for name in ("first", "second", "third", "last")
+    },
+    "required": ["first", "second", "third", "last"],
+    "additionalProperties": False,
+}
 WITH: dict[str, dict[str, Any]] = {
     "free": {},
     "stop": {"stop": ("@@@@",)},
@@ -42,6 +54,8 @@ WITH: dict[str, dict[str, Any]] = {
     "nucleus": {"temperature": 0.8, "top_p": 0.9},
     "regex": {"constraint": Constraint("regex", "[a-z ]{390,400}")},
     "schema": {"constraint": Constraint("json_schema", json.dumps(SCHEMA))},
+    "forced": {"constraint": Constraint("json_schema", json.dumps(FIELDS))},
+    "churn": {},
     "single": {},
 }
 
@@ -80,45 +94,54 @@ def main() -> None:
 def measure(name: str, call: Call, model: str, running: int) -> dict[str, float]:
     args = {"kv_tokens": running * 600, "max_running": running, "dtype": "bfloat16", "threads": 1}
     engine = NativeEngine(ModelRef(model, "native", "", args))
-    engine.submit([Request(i, call, (f"{i} film {i * 7}\n",), seed=i) for i in range(running)])
-    while engine.stats()["running"] < running:
-        engine.step()
-    sizes = running, engine._runner.decoder.config.vocab_size
+    many = running * (STEPS // 16 + 2) if name == "churn" else running
+    lengths = [17 + i * 11 % 32 if name == "churn" else 400 for i in range(many)]
+    calls = {length: replace(call, call_id=f"{name} {length}", max_tokens=length) for length in set(lengths)}
+    engine.submit([Request(i, calls[n], (f"{i} film {i * 7}\n",), seed=i) for i, n in enumerate(lengths)])
+    sizes = running + 256, engine._runner.decoder.config.vocab_size
     text = engine._tokenizer.encode(" film").tolist() if call.constraint.kind != "none" else range(sizes[1])
     logits = torch.full(sizes, -50.0)
-    logits[:, text] = torch.randn((running, len(text)), generator=torch.Generator().manual_seed(1))
+    logits[:, text] = torch.randn((sizes[0], len(text)), generator=torch.Generator().manual_seed(1))
     logits[:, 0] = -100.0  # ends an answer
     with ExitStack() as stack:
-        model_clock = Clock(lambda step, _: logits[: len(step.token_ids)].clone())
+        if name == "single":
+            stack.enter_context(mock.patch.object(DecodeRun, "ready", return_value=False))
+        while engine.stats()["running"] < running:
+            engine.step()
+        model_clock = Clock(lambda step, _: logits[: rows_of(step)].clone())
         stack.enter_context(mock.patch.object(engine._runner.decoder, "forward", model_clock))
-        scheduled = Clock(engine._scheduler.schedule)
-        stack.enter_context(mock.patch.object(engine._scheduler, "schedule", scheduled))
         choices = [Clock(masked_sample), Clock(torch.Tensor.argmax)]
         stack.enter_context(mock.patch.object(sampling, "masked_sample", choices[0]))
         stack.enter_context(mock.patch.object(torch.Tensor, "argmax", choices[1].method))
+        prompts = [Clock(engine._composer.prepare), Clock(engine._composer.compose)]
+        stack.enter_context(mock.patch.object(engine._composer, "prepare", prompts[0]))
+        stack.enter_context(mock.patch.object(engine._composer, "compose", prompts[1]))
         grammar = Clock(GrammarBatch.advance)
         stack.enter_context(mock.patch.object(GrammarBatch, "advance", grammar.method))
-        if name == "single":
-            stack.enter_context(mock.patch.object(DecodeRun, "worthwhile", return_value=False))
         for _ in range(3):
             engine.step()
         assert (engine._run is None) == (name == "single"), name
-        for clock in (scheduled, grammar, *choices):
+        apart = (model_clock, *choices, *prompts)
+        for clock in (grammar, *apart):
             clock.seconds = 0.0
         seconds = []
+        ended = 0
         for _ in range(STEPS):
-            begin, before = time.thread_time(), sum(clock.seconds for clock in (model_clock, *choices))
-            engine.step()
-            after = sum(clock.seconds for clock in (model_clock, *choices))
-            seconds.append(time.thread_time() - begin - (after - before))
+            begin, before = time.thread_time(), sum(clock.seconds for clock in apart)
+            ended += len(engine.step())
+            seconds.append(time.thread_time() - begin - (sum(clock.seconds for clock in apart) - before))
+        assert (ended > 6 * STEPS) == (name == "churn"), (name, ended)
     engine.close()
-    costs = {f"{name}_ms": statistics.median(seconds), f"{name}_most_ms": max(seconds)}
-    costs[f"{name}_choice_ms"] = sum(clock.seconds for clock in choices) / STEPS
-    if grammar.seconds:
-        costs[f"{name}_grammar_ms"] = grammar.seconds / STEPS
-    if name == "single":
-        costs["scheduled_ms"] = scheduled.seconds / STEPS
+    costs = {f"{name}_ms": statistics.mean(seconds), f"{name}_most_ms": max(seconds)}
+    shares = {"choice": choices, "grammar": [grammar], "prompt": prompts}
+    for share, clocks in shares.items():
+        if spent := sum(clock.seconds for clock in clocks):
+            costs[f"{name}_{share}_ms"] = spent / STEPS
     return {key: round(value * 1e3, 3) for key, value in costs.items()}
+
+
+def rows_of(step: StepInput) -> int:
+    return len(step.token_ids) if isinstance(step.logit_rows, slice) else len(step.logit_rows)
 
 
 if __name__ == "__main__":

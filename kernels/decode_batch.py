@@ -62,21 +62,15 @@ class DecodeBatch:
 
     def _begin(self, tables: Sequence[NDArray[np.int32]], positions: Int, page_size: int) -> list[Query]:
         self.positions, self._page_size = positions.copy(), page_size
-        self._retired = np.full(len(positions), -1)  # slots of requests that have ended
-        self._tables = pad_tables([np.append(table, np.zeros(AHEAD, np.int32)) for table in tables])
-        self.room = AHEAD * page_size - int((positions % page_size).max()) - 1  # steps before a new plan
+        self._tables = pad_tables([np.append(table, _MORE) for table in tables])
+        self.room = _room(positions, page_size)  # steps before a new plan
         at = enumerate(zip(positions.tolist(), tables, strict=True))
         return [Query(r, p, p + 1, table) for r, (p, table) in at]
 
     def slots(self) -> Int:
         """Where the new keys and values go."""
         page, offset = np.divmod(self.positions, self._page_size)
-        own = self._tables[np.arange(len(page)), page].astype(np.int64) * self._page_size + offset
-        return np.where(self._retired >= 0, self._retired, own)
-
-    def retire(self, rows: Sequence[int], spare_slot: int) -> None:
-        """Requests that have ended are computed on, over whatever is in their pages, and store to a spare slot."""
-        self._retired[rows] = spare_slot
+        return self._tables[np.arange(len(page)), page].astype(np.int64) * self._page_size + offset
 
     def _lay_out(self, groups: Sequence[Group], dtype: torch.dtype) -> None:
         """All groups' pages, and all their masks, one behind the other, so that a step touches each once."""
@@ -119,7 +113,9 @@ class DecodeBatch:
 
 
 class HostDecodeBatch(DecodeBatch):
-    """A `DecodeBatch` for the compiled kernels: only the ends of the own segments and the tables change.
+    """A `DecodeBatch` for the compiled kernels, whose requests may also leave and be joined by others.
+
+    Those that join stand behind the others and read all of their keys alone, also where they share some.
 
     Parameters
     ----------
@@ -129,19 +125,61 @@ class HostDecodeBatch(DecodeBatch):
 
     def __init__(self, tables: Sequence[NDArray[np.int32]], positions: Int, page_size: int, *, group: int) -> None:
         plan = HostPlan.build(self._begin(tables, positions, page_size), page_size, group, 0)
-        segments = plan.segments.numpy()
-        self._ends = segments[:, 4:6]  # last key and position; of the own segments alone they move on
-        self._own = (segments[:, 6:] == 0).astype(np.int32)
-        self.batch = PagedBatch(_NONE, _NONE, torch.from_numpy(self._tables), (), host_plan=plan)
+        self._segments = plan.segments.numpy()  # shared runs first, then the own keys of each request
+        self._group = group
+        self._plan: PagedBatch | None = None
+
+    @property
+    def batch(self) -> PagedBatch:  # type: ignore[override]
+        """The plan of the next step."""
+        if self._plan is None:
+            plan = HostPlan.of(self._segments, self._group)
+            self._plan = PagedBatch(_NONE, _NONE, torch.from_numpy(self._tables), (), host_plan=plan)
+        return self._plan
 
     def advance(self, begun: Mapping[int, int]) -> None:
         self.positions += 1
         self.room -= 1
         for row, page in begun.items():
             self._tables[row, self.positions[row] // self._page_size] = page
-        self._ends += self._own
+        self._own_segments[:, 4:6] += 1  # last key, and position
+
+    def keep(self, rows: NDArray[np.bool_]) -> None:
+        """Go on without the other rows [R]; those that stay move up."""
+        shared, own = self._segments[: -len(rows)], self._own_segments[rows]
+        before = np.append(0, rows.cumsum())  # rows that stay, in front of each
+        first, last = before[shared[:, 0]], before[shared[:, 0] + shared[:, 1]]
+        shared[:, 0] = shared[:, 2] = first
+        shared[:, 1] = last - first
+        own[:, 0] = own[:, 2] = np.arange(len(own))
+        self._segments = np.concatenate([shared[last > first], own])
+        self._tables, self.positions, self._plan = self._tables[rows], self.positions[rows], None
+
+    def join(self, tables: Sequence[NDArray[np.int32]], positions: Int) -> None:
+        """Take in requests, as in the constructor, whose tables reach their positions."""
+        (known, width), new = self._tables.shape, np.zeros((len(tables), 7), np.int32)
+        new[:, 0] = new[:, 2] = known + np.arange(len(tables))
+        new[:, 1], new[:, 4], new[:, 5] = 1, positions + 1, positions
+        self._segments = np.concatenate([self._segments, new])
+        joined = np.zeros((known + len(tables), max(width, *(len(table) + AHEAD for table in tables))), np.int32)
+        joined[:known, :width] = self._tables
+        for row, table in zip(joined[known:], tables, strict=True):
+            row[: len(table)] = table
+        self._tables, self.positions, self._plan = joined, np.concatenate([self.positions, positions]), None
+        self.room = min(self.room, _room(positions, self._page_size))
+
+    @property
+    def _own_segments(self) -> NDArray[np.int32]:
+        """The segments of the requests' own keys; a view."""
+        return self._segments[-len(self.positions) :]
 
 
+def _room(positions: Int, page_size: int) -> int:
+    """Steps for which tables longer by `AHEAD` pages suffice."""
+    return AHEAD * page_size - int((positions % page_size).max()) - 1
+
+
+_MORE = np.zeros(AHEAD, np.int32)
 _NONE = torch.empty(0)
 
 

@@ -128,11 +128,14 @@ class Part:
         return pages.view(self.shape[0], -1, *cache.shape[2:])[:, self.keys].transpose(1, 2)
 
 
+def has_compiled_attention(width: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the compiled kernel can attend with heads of that width."""
+    return 0 < width <= WIDEST and use_compiled(torch.empty(width, dtype=dtype, device=device))
+
+
 def use_compiled_attention(width: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether heads of that width are attended by the compiled kernel; with AMX, torch's operator is the faster one."""
-    if not 0 < width <= WIDEST or not use_compiled(torch.empty(width, dtype=dtype, device=device)):
-        return False
-    return not torch.cpu._is_amx_tile_supported()
+    """Whether it attends to prompts, too: with AMX, torch's operator is the faster one for many queries."""
+    return has_compiled_attention(width, dtype, device) and not torch.cpu._is_amx_tile_supported()
 
 
 def paged_attention(

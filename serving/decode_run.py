@@ -1,9 +1,10 @@
-"""Decode steps of an unchanging batch, as arrays: next to no Python per request and step.
+"""Decode steps of many sequences as arrays: next to no Python per request and step.
 
-Once every running sequence waits for one token that nothing forces and none can be admitted, the following steps differ
-only in their tokens. A run keeps what a step needs in arrays; scheduler, sequences and answers learn of the tokens when
-a row's answer ends, or when the run does: when pages run out, a grammar decides what follows, or the engine must look
-at its sequences for another reason. A row whose answer has ended is computed on while nobody waits for its place.
+Sequences that wait for one token, which nothing forces, differ from step to step in their tokens only. A run keeps what
+a step needs of them in arrays; scheduler, sequences and answers learn of the tokens when a sequence leaves the run:
+when its answer ends, or a grammar decides what follows. Where the model's kernels allow it (`ModelRunner.elastic`),
+the run goes on without it, others join, and prompts are computed in the same step beside it. Elsewhere the run ends
+instead, and begins anew when again every running sequence waits for one token.
 
 On a GPU the tokens of a step are read when the next step is queued already, so that the GPU does not wait for the host;
 what a sequence is given behind its end is dropped. Masks depend on the tokens: under a grammar they are read at once.
@@ -12,21 +13,24 @@ what a sequence is given behind its end is dropped. Masks depend on the tokens: 
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from spark_llm.kernels.cascade import table_order
-from spark_llm.kernels.decode_batch import DecodeBatch
-from spark_llm.serving.cache.pages import Pages
+from spark_llm.kernels.decode_batch import DecodeBatch, HostDecodeBatch
 from spark_llm.serving.generation import Generation
-from spark_llm.serving.grammar import GrammarCompiler
+from spark_llm.serving.grammar import GrammarBatch, GrammarCompiler
 from spark_llm.serving.host_copy import HostCopy
 from spark_llm.serving.model_runner import ModelRunner
 from spark_llm.serving.sampling import Sampler
-from spark_llm.serving.scheduler.scheduler import Scheduler
+from spark_llm.serving.scheduler.policy import CHARGED_TOKENS
+from spark_llm.serving.scheduler.scheduler import Chunk, Scheduler, Step
 from spark_llm.serving.scheduler.sequence import Sequence
+from spark_llm.serving.stop_strings import StopStrings
+from torch import Tensor
 
 if TYPE_CHECKING:
     from spark_llm.serving.device_decode import DeviceBatch
@@ -34,18 +38,24 @@ if TYPE_CHECKING:
 MIN_SEQUENCES = 8
 """Fewer are not worth the start of a run."""
 LOOK_AROUND = 16
-"""Steps after which a run ends in any case while a sequence waits that the policy, not the room, may keep waiting."""
-MOST_ENDED = 0.5
-"""Share of the rows whose answers may have ended before the run does."""
+"""Steps after which a run that is not elastic ends while a sequence waits that the policy, not the room, may keep."""
 
 Row = tuple[Sequence, Generation]
 Tokens = NDArray[np.int64]
+Rows = NDArray[np.bool_]
 
 
 class DecodeRun:
-    """The running sequences, each of which has all but its last token computed.
+    """Running sequences, each of which has all but its last token computed.
 
-    `stop_ids` are the tokens that end an answer; `grammars` is the compiler of those that rows have, if any.
+    Parameters
+    ----------
+    rows : sequence of Row
+        With which the run begins; all must be `ready`.
+    stop_ids : array of int64
+        The tokens that end an answer.
+    grammars : GrammarCompiler, optional
+        Of those that rows have, if any.
     """
 
     def __init__(
@@ -56,44 +66,31 @@ class DecodeRun:
         stop_ids: Tokens,
         grammars: GrammarCompiler | None = None,
     ) -> None:
-        order = table_order([sequence.table for sequence, _ in rows])
-        self._rows = [rows[i] for i in order]
-        self._scheduler, self._runner, self._stop_ids = scheduler, runner, stop_ids
-        self._pages: list[list[int]] = [[] for _ in rows]
-        self._tokens: list[Tokens] = []
-        sequences, generations = zip(*self._rows, strict=True)
-        last = np.array([sequence.tokens[-1] for sequence in sequences], np.int64)
-        self._last = torch.from_numpy(last).to(runner.device)
+        self._scheduler, self._runner, self._stop_ids, self._compiler = scheduler, runner, stop_ids, grammars
+        self._grammars: GrammarBatch | None = None
         self._queued: list[HostCopy] = []  # steps whose tokens are not read yet
-        self._steps = 0
-        self._left = np.array([generation.left for generation in generations])
-        self._look_around = bool(scheduler.waiting) and len(rows) < scheduler.max_running
-        self._next = np.array([sequence.computed for sequence in sequences], np.int64)
+        self._steps = self._joined = 0
         self._batch: DecodeBatch | DeviceBatch | None = None
-        self._sampler = Sampler([generation.draw for generation in generations], runner.device)
-        self._watched = _Watched(generations)
-        self._told = np.zeros(len(rows), np.int64)  # tokens that a row's answer knows of
-        self._constrained = [i for i, generation in enumerate(generations) if generation.grammar is not None]
-        texts = [generation.grammar for generation in generations if generation.grammar is not None]
-        self._grammars = (
-            grammars.advance_together(texts, torch.get_num_threads()) if grammars is not None and texts else None
-        )
-        self._mask_of = torch.full((len(rows),), -1)
-        self._mask_of[self._constrained] = torch.arange(len(texts))
-        self._refused: set[int] = set()
-        self._over = np.zeros(len(rows), bool)  # rows whose answers have ended
         self._finished: list[Row] = []
-        self.waiting = len(scheduler.waiting)
+        self._waiting = len(scheduler.waiting)
+        self._look_around = bool(scheduler.waiting) and len(rows) < scheduler.max_running
         self.ended = False
+        self._rows = list(rows)
+        self._pages: list[list[int]] = [[] for _ in rows]
+        self._stops = _StopTable()
+        self._sampler = Sampler([generation.draw for _, generation in rows], runner.device)
+        self._known, self._last = self._columns(rows)
+        scheduler.decode(sequence for sequence, _ in rows)
 
-    @classmethod
-    def worthwhile(cls, rows: SequenceOf[Row], runner: ModelRunner) -> bool:
-        """Whether all rows are computed but for the last token, and stay within every window of the model."""
-        reach = max((len(sequence) for sequence, _ in rows), default=0) + runner.decode_room
+    @staticmethod
+    def ready(row: Row, runner: ModelRunner) -> bool:
+        """Whether a row is computed but for its last token, and stays within every window of the model."""
+        sequence, generation = row
+        reach = len(sequence) + runner.decode_room
         return (
-            len(rows) >= MIN_SEQUENCES
+            len(sequence) == sequence.computed + 1
+            and generation.runs
             and all(not window or window >= reach for window in runner.windows)
-            and all(len(s) == s.computed + 1 and generation.runs for s, generation in rows)
         )
 
     @property
@@ -101,106 +98,176 @@ class DecodeRun:
         """Whether a step's tokens are read after the next one is queued."""
         return self._runner.device.type == "cuda" and self._grammars is None
 
-    def step(self) -> bool:
-        """Compute one more token of each row; False, and nothing done, where pages are missing."""
+    @property
+    def elastic(self) -> bool:
+        """Whether rows may leave and join, and others be computed beside them."""
+        return self._runner.elastic and not self.reads_late
+
+    def look_around(self) -> None:
+        """End the run, unless it is elastic, where one that waits may be admitted now."""
+        if not self.elastic:
+            came = self._waiting != len(self._scheduler.waiting)
+            self.ended |= came or (self._look_around and self._steps == LOOK_AROUND)
+
+    def begin_step(self) -> bool:
+        """Find pages for the next token of each row; False, and the run ends, where they are missing."""
         spent = self._batch is not None and not self._batch.room
-        # after the room of a batch a window may be reached, and those that have ended are better left out
-        again = spent and (any(self._runner.windows) or self._over.any())
-        begun = None if again else self._begin_pages()
+        # after the room of a batch a window may be reached
+        begun = None if self.ended or (spent and any(self._runner.windows)) else self._begin_pages()
         if begun is None:
             self.ended = True
-            return False
-        if self._batch is None or spent:
-            self._batch = self._runner.decode_batch(self._tables(), self._next)
+        elif self._batch is None or spent or self._joined > len(self._rows) // 2:
+            self._arrange()
         else:
             self._batch.advance(begun)
-        logits = self._runner.decode(self._last, self._batch)
+        return not self.ended
+
+    def compute(self, step: Step) -> tuple[list[Chunk], Tensor]:
+        """Compute one more token of each row, and a step beside them; returns of it what `ModelRunner.run` does."""
+        assert self._batch is not None, "`begin_step` comes first"
+        if step.chunks:
+            assert isinstance(self._batch, DecodeBatch), "not elastic"
+            logits, asked, beside = self._runner.decode_beside(self._last, self._batch, step)
+        else:
+            logits = self._runner.decode(self._last, self._batch)
+            asked, beside = [], logits[:0]
         masks = None if self._grammars is None else self._grammars.masks
-        self._last = self._sampler.choose(logits, masks, self._mask_of)
+        self._last = self._sampler.choose(logits, masks, torch.from_numpy(self._known.place))
         self._queued.append(HostCopy(self._last))
-        self._next = self._next + 1
+        self._known.position += 1
         self._steps += 1
         self._read(keep=int(self.reads_late))
-        lasting = self._left[~self._over]
-        self.ended |= not len(lasting) or self._steps >= lasting.min()
-        self.ended |= self._look_around and self._steps == LOOK_AROUND
-        return True
+        self.ended |= not len(self._rows) or (self.reads_late and self._steps >= self._known.left.min())
+        return asked, beside
+
+    def join(self, rows: SequenceOf[Row]) -> None:
+        """Take in rows that are `ready`, behind the others."""
+        assert isinstance(self._batch, HostDecodeBatch), "not elastic"
+        columns, last = self._columns(rows)
+        self._rows += rows
+        self._pages += [[] for _ in rows]
+        self._known.join(columns)
+        self._last = torch.cat([self._last, last])
+        self._sampler.join([generation.draw for _, generation in rows])
+        self._batch.join([sequence.table for sequence, _ in rows], columns.position - 1)
+        self._joined += len(rows)
+        self._scheduler.decode(sequence for sequence, _ in rows)
 
     def take_finished(self) -> list[Row]:
-        """The rows whose answers have ended since the last call, while the run goes on."""
+        """The rows whose answers have ended since the last call."""
         finished, self._finished = self._finished, []
         return finished
 
+    def end(self) -> list[Row]:
+        """Tell sequences, answers and scheduler of the tokens; returns the rows whose answers have ended."""
+        self._read(keep=0)
+        known = self._known
+        stops = np.isin(known.tokens, self._stop_ids) & (np.arange(known.tokens.shape[1]) < known.taken[:, None])
+        counts = np.where(stops.any(axis=1), stops.argmax(axis=1) + 1, known.taken)
+        for row, (_, generation) in enumerate(self._rows):
+            self._end_row(row, int(known.told[row] if generation.finish_reason is not None else counts[row]))
+        self._rows = []
+        return self.take_finished()
+
+    def _columns(self, rows: SequenceOf[Row]) -> tuple[_Columns, Tensor]:
+        """What is known of rows that join, and their last tokens."""
+        places = np.full(len(rows), -1)
+        at = [i for i, (_, generation) in enumerate(rows) if generation.grammar is not None]
+        if at and self._compiler is not None:
+            self._grammars = self._grammars or self._compiler.batch(torch.get_num_threads())
+            places[at] = self._grammars.join([grammar for i in at if (grammar := rows[i][1].grammar) is not None])
+        columns = _Columns(
+            position=np.array([sequence.computed for sequence, _ in rows]),
+            left=np.array([generation.left for _, generation in rows]),
+            taken=np.zeros(len(rows), np.int64),
+            told=np.zeros(len(rows), np.int64),
+            place=places,
+            refused=np.zeros(len(rows), bool),
+            stops=np.array([self._stops.number(generation.stops) for _, generation in rows]),
+            incomplete=np.array([generation.incomplete for _, generation in rows]),
+            tokens=np.zeros((len(rows), 16), np.int64),
+        )
+        return columns, torch.tensor([int(sequence.tokens[-1]) for sequence, _ in rows]).to(self._runner.device)
+
+    def _arrange(self) -> None:
+        """A new batch, in which rows that share pages stand together."""
+        pairs = zip(self._rows, self._pages, strict=True)
+        tables = [np.append(sequence.table, np.array(pages, np.int32)) for (sequence, _), pages in pairs]
+        if not self._queued:
+            order = table_order(tables)
+            tables = [tables[i] for i in order]
+            self._take(np.array(order))
+        self._batch, self._joined = self._runner.decode_batch(tables, self._known.position), 0
+
+    def _take(self, rows: Tokens) -> None:
+        """Go on with these rows, in this order."""
+        self._rows = [self._rows[row] for row in rows.tolist()]
+        self._pages = [self._pages[row] for row in rows.tolist()]
+        self._known.take(rows)
+        self._sampler.take(rows)
+        self._last = self._last[torch.from_numpy(rows).to(self._last.device)]
+
     def _read(self, *, keep: int) -> None:
-        """Read the tokens of all but the latest `keep` steps, and see whose answers end."""
+        """Read the tokens of all but the latest `keep` steps, and see who leaves."""
         while len(self._queued) > keep:
-            tokens = self._queued.pop(0).read()
-            self._tokens.append(tokens)
-            over = np.isin(tokens, self._stop_ids) & ~self._over
-            for row in np.flatnonzero(self._watched.may_end(tokens) & ~over & ~self._over).tolist():
+            tokens, known = self._queued.pop(0).read(), self._known
+            known.note(tokens)
+            leaving = np.isin(tokens, self._stop_ids)
+            for row in np.flatnonzero(self._stops.may_end(known, tokens) & ~leaving).tolist():
                 self._tell(row)
                 generation = self._rows[row][1]
-                self._watched.incomplete[row] = generation.incomplete
-                over[row] = generation.finish_reason is not None
-            self._advance_grammars(tokens, over)
-            over |= (self._left == len(self._tokens)) & ~self._over
-            if over.any():
-                self._retire(np.flatnonzero(over).tolist())
+                known.incomplete[row], leaving[row] = generation.incomplete, generation.finish_reason is not None
+            self._advance_grammars(tokens, leaving)
+            leaving |= known.left == known.taken
+            if self._scheduler.waiting:
+                for row in np.flatnonzero(known.taken % CHARGED_TOKENS == 0).tolist():
+                    self._scheduler.serve_decoding(self._rows[row][0], int(known.taken[row]))
+            if leaving.any():
+                self._leave(leaving)
 
-    def _advance_grammars(self, tokens: Tokens, over: NDArray[np.bool_]) -> None:
-        """Where a grammar decides what follows, or ends, the run does."""
-        if self._grammars is None:
+    def _advance_grammars(self, tokens: Tokens, leaving: Rows) -> None:
+        """Where a grammar decides what follows, or ends, a row leaves."""
+        rows = np.flatnonzero((self._known.place >= 0) & ~leaving)
+        if self._grammars is None or not len(rows):
             return
-        at = [i for i, row in enumerate(self._constrained) if not (over[row] or self._over[row])]
-        decided, refused = self._grammars.advance([int(tokens[self._constrained[i]]) for i in at], at)
-        self._refused.update(self._constrained[i] for i in refused)
-        self.ended |= bool(decided or refused)
+        places = self._known.place[rows]
+        decided, refused = self._grammars.advance(tokens[rows].tolist(), places.tolist())
+        leaving[rows] |= np.isin(places, decided + refused)
+        self._known.refused[rows] = np.isin(places, refused)
 
-    def _retire(self, rows: list[int]) -> None:
-        """Take leave of rows whose answers have ended, or end the run: others wait for their place, or few are left."""
-        few = self._over.sum() + len(rows) > MOST_ENDED * len(self._rows)
-        if self.ended or self.waiting or few or not isinstance(self._batch, DecodeBatch):
+    def _leave(self, rows: Rows) -> None:
+        """Let go of rows [R], or end the run where none can leave it."""
+        if not self.elastic:
             self.ended = True
             return
-        self._batch.retire(rows, self._runner.num_pages * self._runner.page_size)
-        for row in rows:
-            self._end_row(row, len(self._tokens))
-            self._over[row] = True
+        assert isinstance(self._batch, HostDecodeBatch), "not elastic"
+        for row in np.flatnonzero(rows).tolist():
+            self._end_row(row, int(self._known.taken[row]))
+        self._take(np.flatnonzero(~rows))
+        self._batch.keep(~rows)
 
     def _tell(self, row: int, count: int | None = None) -> None:
         """Tell a row's answer of its tokens up to `count`."""
         sequence, generation = self._rows[row]
-        tokens = [int(taken[row]) for taken in self._tokens[self._told[row] : count]]
-        self._told[row] += len(tokens)
+        count = int(self._known.taken[row]) if count is None else count
+        tokens = self._known.tokens[row, self._known.told[row] : count].tolist()
+        self._known.told[row] = count
         if tokens:
-            sequence.extend(generation.resume(tokens, refused=row in self._refused))
+            sequence.extend(generation.resume(tokens, refused=bool(self._known.refused[row])))
 
     def _end_row(self, row: int, count: int) -> None:
         """Give a row's tokens to scheduler, sequence and answer."""
         sequence, generation = self._rows[row]
+        if self._grammars is not None and self._known.place[row] >= 0:
+            self._grammars.leave(int(self._known.place[row]))
         self._scheduler.decoded(sequence, count, np.array(self._pages[row], np.int32))
         self._tell(row, count)
         if generation.finish_reason is not None:
             self._finished.append((sequence, generation))
 
-    def end(self) -> list[Row]:
-        """Tell sequences, answers and scheduler of the tokens; returns the rows whose answers have ended."""
-        self._read(keep=0)
-        if self._tokens:
-            stops = np.isin(np.stack(self._tokens, axis=1), self._stop_ids)
-            counts = np.where(stops.any(axis=1), stops.argmax(axis=1) + 1, stops.shape[1]).tolist()
-            for row in np.flatnonzero(~self._over).tolist():
-                ended = self._rows[row][1].finish_reason is not None
-                self._end_row(row, int(self._told[row]) if ended else counts[row])
-        return self.take_finished()
-
-    def _tables(self) -> list[Pages]:
-        pairs = zip(self._rows, self._pages, strict=True)
-        return [np.append(sequence.table, np.array(pages, np.int32)) for (sequence, _), pages in pairs]
-
     def _begin_pages(self) -> dict[int, int] | None:
         """Give a page to each row whose next position begins one; None, and nothing taken, where there are too few."""
-        rows = np.flatnonzero((self._next % self._runner.page_size == 0) & ~self._over).tolist()
+        rows = np.flatnonzero(self._known.position % self._runner.page_size == 0).tolist()
         if not rows:
             return {}
         pages = self._scheduler.cache.allocate(len(rows))
@@ -212,20 +279,61 @@ class DecodeRun:
         return begun
 
 
-class _Watched:
-    """The rows with stop strings: where the answer must be looked at after a token."""
+@dataclass(slots=True)
+class _Columns:
+    """What a run knows of its rows [R]."""
 
-    def __init__(self, generations: SequenceOf[Generation]) -> None:
-        kinds = {id(generation.stops): generation.stops for generation in generations if generation.stops is not None}
-        numbers = {one: number for number, one in enumerate(kinds)}
-        self._rows = np.array([row for row, g in enumerate(generations) if g.stops is not None], np.int64)
-        self._kind_of = np.array([numbers[id(generations[row].stops)] for row in self._rows], np.int64)
-        self._may_end = np.stack([stops.may_end for stops in kinds.values()]) if kinds else None
-        self.incomplete = np.array([generation.incomplete for generation in generations])
+    position: Tokens  # of the next token to be computed
+    left: Tokens  # tokens that might follow when the row joined
+    taken: Tokens  # how many were read since
+    told: Tokens  # how many of these its answer knows of
+    place: Tokens  # of its grammar; -1 without one
+    refused: Rows  # whether its grammar does not allow the last token
+    stops: Tokens  # number of its stop strings; -1 without any
+    incomplete: Rows  # whether its text ends inside a character, as far as it was read
+    tokens: Tokens  # [R, n]: those that were read
 
-    def may_end(self, tokens: Tokens) -> NDArray[np.bool_]:
-        """Whether a stop string of the row may end in its token."""
-        found = np.zeros(len(tokens), bool)
-        if self._may_end is not None:
-            found[self._rows] = self._may_end[self._kind_of, tokens[self._rows]] | self.incomplete[self._rows]
-        return found
+    def note(self, tokens: Tokens) -> None:
+        """One more token [R] of each row was read."""
+        if self.taken.max() == self.tokens.shape[1]:
+            self._widen(2 * self.tokens.shape[1])
+        self.tokens[np.arange(len(tokens)), self.taken] = tokens
+        self.taken += 1
+
+    def take(self, rows: Tokens) -> None:
+        """Go on with these rows, in this order."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name)[rows])
+
+    def join(self, other: _Columns) -> None:
+        """Take in other rows behind these."""
+        other._widen(self.tokens.shape[1])
+        for name in self.__slots__:
+            setattr(self, name, np.concatenate([getattr(self, name), getattr(other, name)]))
+
+    def _widen(self, width: int) -> None:
+        self.tokens = np.pad(self.tokens, ((0, 0), (0, width - self.tokens.shape[1])))
+
+
+class _StopTable:
+    """The tokens in which some stop string of a row may end."""
+
+    def __init__(self) -> None:
+        self._kinds: list[StopStrings] = []
+        self._table: Rows = np.zeros((0, 0), bool)
+
+    def number(self, stops: StopStrings | None) -> int:
+        if stops is None:
+            return -1
+        known = next((i for i, kind in enumerate(self._kinds) if kind is stops), None)
+        if known is not None:
+            return known
+        self._kinds.append(stops)
+        self._table = np.stack([kind.may_end for kind in self._kinds])
+        return len(self._kinds) - 1
+
+    def may_end(self, rows: _Columns, tokens: Tokens) -> Rows:
+        """Whether one of the row may end in its token, or in one that it completes."""
+        if not self._kinds:
+            return np.zeros(len(tokens), bool)
+        return (rows.stops >= 0) & (self._table[rows.stops, tokens] | rows.incomplete)

@@ -57,9 +57,9 @@ class GrammarCompiler:
         matcher = self._xgrammar.GrammarMatcher(compiled)
         return Grammar(matcher, self._tokenizer, self._only_stop, allowed)
 
-    def advance_together(self, grammars: Sequence[Grammar], threads: int) -> GrammarBatch:
-        batch = self._xgrammar.BatchGrammarMatcher(max_threads=threads)
-        return GrammarBatch(grammars, batch, self._single_bytes)
+    def batch(self, threads: int) -> GrammarBatch:
+        """For grammars that advance together."""
+        return GrammarBatch(self._xgrammar.BatchGrammarMatcher(max_threads=threads), self.words, self._single_bytes)
 
     def _compile(self, constraint: Constraint, value: str) -> Any:
         if constraint.kind == "choices":
@@ -164,26 +164,46 @@ class Grammar:
 class GrammarBatch:
     """Grammars of several answers that take one token each, step by step.
 
-    `masks` [n, words] is what each allows next, its rows the masks of the grammars themselves.
+    Each has a place: a row of `masks` [n, words], which is what it allows next.
     """
 
-    def __init__(self, grammars: Sequence[Grammar], batch: Any, single_bytes: NDArray[np.int64]) -> None:
-        self._grammars, self._batch = grammars, batch
+    def __init__(self, batch: Any, words: int, single_bytes: NDArray[np.int64]) -> None:
+        self._batch = batch
         self._words, self._bits = single_bytes // 32, (single_bytes % 32).astype(np.int32)
-        self.masks = np.stack([grammar.mask for grammar in grammars])
-        for grammar, mask in zip(grammars, self.masks, strict=True):
-            grammar.mask = mask
-        self._allowed = np.stack([grammar.allowed for grammar in grammars])
+        self._grammars: list[Grammar | None] = []
+        self.masks = np.empty((0, words), np.int32)
+        self._allowed = np.empty((0, words), np.int32)
 
-    def advance(self, tokens: Sequence[int], rows: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Take a token in each of these rows; returns those where what follows is decided, and those that refuse it."""
-        matchers = [self._grammars[row].matcher for row in rows]
+    def join(self, grammars: Sequence[Grammar]) -> list[int]:
+        """Take in grammars; returns their places, those that others have left first."""
+        free = [place for place, grammar in enumerate(self._grammars) if grammar is None]
+        missing = len(grammars) - len(free)
+        if missing > 0:
+            free += range(len(self._grammars), len(self._grammars) + missing)
+            self._grammars += [None] * missing
+            more = np.zeros((missing, self.masks.shape[1]), np.int32)
+            self.masks, self._allowed = np.concatenate([self.masks, more]), np.concatenate([self._allowed, more])
+        places = free[: len(grammars)]
+        for place, grammar in zip(places, grammars, strict=True):
+            self._grammars[place] = grammar
+            self.masks[place], self._allowed[place] = grammar.mask, grammar.allowed
+        return places
+
+    def leave(self, place: int) -> None:
+        """Give a grammar its mask, and its place to others."""
+        grammar = self._grammars[place]
+        assert grammar is not None, "nobody is at this place"
+        grammar.mask, self._grammars[place] = self.masks[place].copy(), None
+
+    def advance(self, tokens: Sequence[int], places: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Take a token at each of these places; returns where what follows is decided, and where it is refused."""
+        matchers = [grammar.matcher for place in places if (grammar := self._grammars[place]) is not None]
         accepted = [matcher.accept_token(token) for matcher, token in zip(matchers, tokens, strict=True)]
-        self._batch.batch_fill_next_token_bitmask(matchers, self.masks, list(rows))
+        self._batch.batch_fill_next_token_bitmask(matchers, self.masks, list(places))
         np.bitwise_and(self.masks, self._allowed, out=self.masks)
         following = ((self.masks[:, self._words] >> self._bits) & 1).sum(axis=1)
-        refused = [row for row, taken in zip(rows, accepted, strict=True) if not taken]
-        return [row for row in rows if following[row] < 2], refused
+        refused = [place for place, taken in zip(places, accepted, strict=True) if not taken]
+        return [place for place in places if following[place] < 2], refused
 
 
 def bad_constraint(kind: str, detail: str) -> EngineFailure:

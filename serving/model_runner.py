@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from spark_llm.kernels.cascade import Query, table_order
 from spark_llm.kernels.decode_batch import AHEAD, DecodeBatch, HostDecodeBatch
 from spark_llm.kernels.dispatch import use_triton
-from spark_llm.kernels.paged_attention import PagedBatch, use_compiled_attention
+from spark_llm.kernels.paged_attention import PagedBatch, has_compiled_attention
 from spark_llm.serving.cache.pages import Pages
 from spark_llm.serving.models.decoder import Decoder, KVCache, StepInput
 from spark_llm.serving.scheduler.scheduler import Chunk, PageCopy, Step
@@ -42,31 +43,55 @@ class ModelRunner:
 
     def run(self, step: Step) -> tuple[list[Chunk], Tensor]:
         """Compute the step; returns the chunks whose next token is due and their logits [n, vocab] in float32."""
-        chunks = [step.chunks[i] for i in table_order([chunk.table for chunk in step.chunks])]
-        due = [i for i, chunk in enumerate(chunks) if chunk.is_last]
-        step_input = self._step_input(chunks, due, step.copies)
-        return [chunks[i] for i in due], self.decoder.forward(step_input, self.cache)
-
-    @property
-    def decode_room(self) -> int:
-        """Tokens by which a sequence may grow within one decode batch, before its windows are looked at again."""
-        return AHEAD * self.page_size
-
-    def decode_batch(self, tables: Sequence[Pages], positions: Int) -> DecodeBatch | DeviceBatch:
-        if self._device_decode is not None:
-            return self._device_decode.batch(tables, positions)
-        config = self.decoder.config
-        if use_compiled_attention(config.head_dim, self.dtype, self.device):
-            return HostDecodeBatch(tables, positions, self.page_size, group=config.num_heads // config.num_kv_heads)
-        return DecodeBatch(tables, positions, self.page_size, dtype=self.dtype, device=self.device)
+        asked, step_input = self._step_input(step)
+        return asked, self.decoder.forward(step_input, self.cache)
 
     def decode(self, tokens: Tensor, batch: DecodeBatch | DeviceBatch) -> Tensor:
         """Compute one token [R] of each request of the batch; returns logits [R, vocab], valid until the next call."""
         if not isinstance(batch, DecodeBatch):
             assert self._device_decode is not None
             return self._device_decode.run(tokens, batch)
+        return self.decoder.forward(self._decode_input(tokens, batch), self.cache)
+
+    def decode_beside(self, tokens: Tensor, batch: DecodeBatch, step: Step) -> tuple[Tensor, list[Chunk], Tensor]:
+        """`decode` and `run` at once: the logits of the batch, and what `run` returns."""
+        decoding = self._decode_input(tokens, batch)
+        asked, beside = self._step_input(step)
+        assert isinstance(beside.logit_rows, Tensor), "those of some rows"
+        both = replace(
+            beside,
+            token_ids=torch.cat([decoding.token_ids, beside.token_ids]),
+            positions=torch.cat([decoding.positions, beside.positions]),
+            slots=torch.cat([decoding.slots, beside.slots]),
+            logit_rows=torch.cat([torch.arange(len(tokens)), beside.logit_rows + len(tokens)]),
+            decode_rows=len(tokens),
+            decode_batch=batch.batch,
+        )
+        logits = self.decoder.forward(both, self.cache)
+        return logits[: len(tokens)], asked, logits[len(tokens) :]
+
+    @property
+    def decode_room(self) -> int:
+        """Tokens by which a sequence may grow within one decode batch, before its windows are looked at again."""
+        return AHEAD * self.page_size
+
+    @property
+    def elastic(self) -> bool:
+        """Whether decode batches are `HostDecodeBatch`: requests leave and join them, and steps are computed beside."""
+        compiled = has_compiled_attention(self.decoder.config.head_dim, self.dtype, self.device)
+        return compiled and self._device_decode is None
+
+    def decode_batch(self, tables: Sequence[Pages], positions: Int) -> DecodeBatch | DeviceBatch:
+        if self._device_decode is not None:
+            return self._device_decode.batch(tables, positions)
+        config = self.decoder.config
+        if self.elastic:
+            return HostDecodeBatch(tables, positions, self.page_size, group=config.num_heads // config.num_kv_heads)
+        return DecodeBatch(tables, positions, self.page_size, dtype=self.dtype, device=self.device)
+
+    def _decode_input(self, tokens: Tensor, batch: DecodeBatch) -> StepInput:
         batches = dict.fromkeys(self.windows, batch.batch)
-        step = StepInput(
+        return StepInput(
             token_ids=tokens,
             positions=self._tensor(batch.positions),
             slots=self._tensor(batch.slots()),
@@ -75,9 +100,11 @@ class ModelRunner:
             logit_rows=slice(None),
             logit_batches=batches,
         )
-        return self.decoder.forward(step, self.cache)
 
-    def _step_input(self, chunks: list[Chunk], due: list[int], copies: list[PageCopy]) -> StepInput:
+    def _step_input(self, step: Step) -> tuple[list[Chunk], StepInput]:
+        """The chunks whose next token is due, and the input in which they stand in the same order."""
+        chunks = [step.chunks[i] for i in table_order([chunk.table for chunk in step.chunks])]
+        due = [i for i, chunk in enumerate(chunks) if chunk.is_last]
         starts = np.array([chunk.start for chunk in chunks])
         lengths = np.array([chunk.end for chunk in chunks]) - starts
         ends = lengths.cumsum()
@@ -86,15 +113,16 @@ class ModelRunner:
         queries = [Query(row, c.start, c.end, c.table) for row, c in zip(rows.tolist(), chunks, strict=True)]
         batches = self._batches(queries)
         last = [Query(row, chunks[i].end - 1, chunks[i].end, chunks[i].table) for row, i in enumerate(due)]
-        return StepInput(
+        step_input = StepInput(
             token_ids=self._tensor(np.concatenate([chunk.tokens for chunk in chunks])),
             positions=self._tensor(positions),
             slots=self._tensor(self._slots(chunks, lengths, positions)),
-            copies=self._copies(copies),
+            copies=self._copies(step.copies),
             batches=batches,
             logit_rows=self._tensor(ends[due] - 1),
             logit_batches=batches if len(due) == ends[-1] else self._batches(last) if due else {},
         )
+        return [chunks[i] for i in due], step_input
 
     def _slots(self, chunks: list[Chunk], lengths: Int, positions: Int) -> Int:
         tables = np.concatenate([chunk.table for chunk in chunks]).astype(np.int64)

@@ -36,27 +36,44 @@ class Sampler:
     """
 
     def __init__(self, draws: Sequence[Draw], device: torch.device) -> None:
-        temperatures, top_ps, seeds, positions = zip(*draws, strict=True)
-        self._device, self.drawn = device, any(temperatures)
-        self._warmth = torch.tensor(temperatures, dtype=torch.float32, device=device)
-        cut = any(t > 0 and p < 1 for t, p in zip(temperatures, top_ps, strict=True))
-        self._top_p = torch.tensor(top_ps, dtype=torch.float32, device=device) if cut else None
-        self._seeds = np.array([seed & 0xFFFFFFFFFFFFFFFF for seed in seeds], np.uint64)
-        self._positions = np.array(positions, np.int64)
+        self._device = device
+        self._set(_as_array(draws))
 
     def choose(self, logits: Tensor, masks: NDArray[np.int32] | None = None, mask_of: Tensor | None = None) -> Tensor:
         """One token [n] per row of logits [n, vocab] (float32, overwritten), and move on by one.
 
         Row i may take what mask `mask_of[i]` of `masks` [m, words] allows, and any token where that is -1.
         """
-        keys = noise_keys(self._seeds, self._positions) if self.drawn else self._positions
-        self._positions = self._positions + 1
-        if masks is None and not self.drawn:
+        self._draws["position"] += 1
+        if masks is None and not self._drawn:
             return logits.argmax(-1)
+        keys = noise_keys(self._draws["seed"], self._draws["position"] - 1)
         bits = NO_MASK if masks is None else torch.from_numpy(masks)
         rows = torch.full((len(logits),), -1) if mask_of is None else mask_of
         bits, rows, noise = (x.to(self._device) for x in (bits, rows, torch.from_numpy(keys)))
-        return masked_sample(logits, bits, rows, self._warmth, self._top_p, noise)
+        return masked_sample(logits, bits, rows, self._temperature, self._top_p, noise)
+
+    def take(self, rows: NDArray[np.int64]) -> None:
+        """Go on with these rows, in this order."""
+        self._set(self._draws[rows])
+
+    def join(self, draws: Sequence[Draw]) -> None:
+        """Take in rows behind the others."""
+        self._set(np.concatenate([self._draws, _as_array(draws)]))
+
+    def _set(self, draws: NDArray[np.void]) -> None:
+        self._draws, warm = draws, draws["temperature"] > 0
+        self._drawn = bool(warm.any())
+        self._temperature = self._tensor("temperature")
+        self._top_p = self._tensor("top_p") if (warm & (draws["top_p"] < 1)).any() else None
+
+    def _tensor(self, name: str) -> Tensor:
+        return torch.from_numpy(self._draws[name].copy()).to(self._device)
+
+
+def _as_array(draws: Sequence[Draw]) -> NDArray[np.void]:
+    fields = [("temperature", np.float32), ("top_p", np.float32), ("seed", np.uint64), ("position", np.int64)]
+    return np.array([(d.temperature, d.top_p, d.seed & 0xFFFFFFFFFFFFFFFF, d.position) for d in draws], fields)
 
 
 def choose(logits: Tensor, masks: Sequence[Mask | None], draws: Sequence[Draw]) -> list[int]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from spark_llm.kernels.cascade import Query
 from spark_llm.kernels.cpu import call
-from spark_llm.kernels.segments import plan_step
+from spark_llm.kernels.segments import blocks_of, plan_step
 from torch import Tensor
 
 MIN_SHARED_READS = 2048
@@ -31,16 +32,20 @@ class HostPlan:
     @classmethod
     def build(cls, queries: Sequence[Query], page_size: int, group: int, window: int) -> HostPlan:
         """`group`: query heads of a KV head."""
-        plan = plan_step(queries, page_size, least=MIN_SHARED_READS, window=window)
-        levels = [*range(1, plan.levels), 0]
-        units, stages = [], [0]
-        for level in levels:
-            for segment in np.flatnonzero(plan.segments[:, 6] == level).tolist():
-                rows = int(plan.segments[segment, 1])
-                step = max(1, VECTORS // group)
-                units += [(segment, begin, min(begin + step, rows)) for begin in range(0, rows, step)]
-            stages.append(len(units))
-        return cls(*(torch.from_numpy(np.array(array, np.int32)) for array in (plan.segments, units, stages)))
+        return cls.of(plan_step(queries, page_size, least=MIN_SHARED_READS, window=window).segments, group)
+
+    @classmethod
+    def of(cls, segments: NDArray[np.int32], group: int) -> HostPlan:
+        """Cut segments into units; the plan shares their memory."""
+        most = max(1, VECTORS // group)
+        blocks = blocks_of(segments, most)
+        level = segments[blocks[:, 0], 6]
+        level = np.where(level == 0, level.max() + 1, level)  # own keys at last
+        blocks = blocks[np.argsort(level, kind="stable")]
+        ends = np.minimum(blocks[:, 1] + most, segments[blocks[:, 0], 1])
+        stages = np.append(0, np.bincount(level)[1:].cumsum())
+        units = np.column_stack([blocks, ends])
+        return cls(*(torch.from_numpy(array.astype(np.int32, copy=False)) for array in (segments, units, stages)))
 
 
 def paged_attention(

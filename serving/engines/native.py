@@ -14,7 +14,7 @@ from spark_llm.serving.allocator import keep_freed_memory
 from spark_llm.serving.cache.radix import PrefixCache, Tokens
 from spark_llm.serving.choices import Choices
 from spark_llm.serving.core import Call, Capacity, EngineFailure, Finished, ModelRef, Request, RowError, Usage
-from spark_llm.serving.decode_run import DecodeRun
+from spark_llm.serving.decode_run import MIN_SEQUENCES, DecodeRun
 from spark_llm.serving.generation import Generation
 from spark_llm.serving.grammar import Grammar, GrammarCompiler
 from spark_llm.serving.model_runner import ModelRunner
@@ -26,7 +26,7 @@ from spark_llm.serving.prompt import PromptComposer
 from spark_llm.serving.sampling import choose
 from spark_llm.serving.scheduler.backlog import Backlog
 from spark_llm.serving.scheduler.policies import create_policy
-from spark_llm.serving.scheduler.scheduler import Chunk, Scheduler
+from spark_llm.serving.scheduler.scheduler import Chunk, Scheduler, Step
 from spark_llm.serving.scheduler.sequence import Sequence as TokenSequence
 from spark_llm.serving.settings import NativeSettings
 from spark_llm.serving.stop_strings import StopStrings
@@ -186,25 +186,26 @@ class NativeEngine:
 
     @torch.inference_mode()
     def _compute(self) -> None:
-        if self._run is not None and self._run.waiting == len(self._scheduler.waiting):
-            self._totals["steps"] += self._run.step()
-            for sequence, generation in self._run.take_finished():
-                self._end(sequence, generation)
-            if self._run.ended:
+        if self._run is not None:
+            self._run.look_around()
+            if not self._run.begin_step():
                 self._end_run()
-            return
-        self._end_run()
-        step = self._scheduler.schedule()
-        if not step.chunks:  # a lone sequence gave back its pages, and is admitted again by the next step
-            if self._scheduler.policy.next() is None:
+        run, scheduler = self._run, self._scheduler
+        step = scheduler.schedule() if run is None or (run.elastic and scheduler.has_others()) else Step()
+        if run is None and not step.chunks:  # a lone sequence gave back its pages: the next step admits it again
+            if self._active and scheduler.policy.next() is None:
                 time.sleep(HELD_BACK_SECONDS)
             return
         self._totals["steps"] += 1
-        asked, logits = self._runner.run(step)
+        asked, logits = self._runner.run(step) if run is None else run.compute(step)
         self._start_queued()  # a GPU computes the step meanwhile
+        if run is not None:
+            for sequence, generation in run.take_finished():
+                self._end(sequence, generation)
+            if run.ended:
+                self._end_run()
         self._extend(asked, logits)
-        if all(chunk.end - chunk.start == 1 for chunk in step.chunks):
-            self._begin_run()
+        self._decode_on(step, asked)
 
     def _extend(self, asked: list[Chunk], logits: Tensor) -> None:
         """Choose the next tokens, and go on as far along the sequences' branches as these were computed, too."""
@@ -226,10 +227,18 @@ class NativeEngine:
                     sequence.ahead = generation.ahead
             places = reached
 
-    def _begin_run(self) -> None:
-        rows = [self._active[request_id] for request_id in self._scheduler.running]
-        if DecodeRun.worthwhile(rows, self._runner):
-            self._run = DecodeRun(rows, self._scheduler, self._runner, self._stop_array, self._grammars)
+    def _decode_on(self, step: Step, asked: list[Chunk]) -> None:
+        """Leave to a decode run what is ready for one."""
+        run, runner = self._run, self._runner
+        if run is not None and run.elastic:
+            active = (self._active.get(chunk.sequence.request_id) for chunk in asked)
+            if rows := [row for row in active if row is not None and DecodeRun.ready(row, runner)]:
+                run.join(rows)
+        elif run is None and (runner.elastic or all(chunk.end - chunk.start == 1 for chunk in step.chunks)):
+            running = [self._active[request_id] for request_id in self._scheduler.running]
+            rows = [row for row in running if DecodeRun.ready(row, runner)]
+            if len(rows) >= MIN_SEQUENCES and (runner.elastic or len(rows) == len(running)):
+                self._run = DecodeRun(rows, self._scheduler, runner, self._stop_array, self._grammars)
 
     def _end_run(self) -> None:
         run, self._run = self._run, None

@@ -44,7 +44,8 @@ class KVCache:
 class StepInput:
     """The tokens of a step and where their keys and values go.
 
-    `batches` and `logit_batches` hold a plan of the attention for each distinct window of the layers (0 for none).
+    `batches` and `logit_batches` hold a plan of the attention for each distinct window of the layers (0 for none). The
+    first `decode_rows` rows may be those of a decode batch, with a plan of their own, which no window concerns.
     """
 
     token_ids: Tensor  # [T]
@@ -54,6 +55,8 @@ class StepInput:
     batches: Mapping[int, PagedBatch]
     logit_rows: Index  # [n]: the rows whose next token is asked for
     logit_batches: Mapping[int, PagedBatch]  # of these rows alone, for the last layer; empty where there are none
+    decode_rows: int = 0
+    decode_batch: PagedBatch | None = None
 
 
 class Decoder:
@@ -98,13 +101,13 @@ class Decoder:
             if step.copies is not None:
                 kv_copy(*caches, *step.copies)
             batches = step.logit_batches if last else step.batches
-            if not batches:
-                return residual.new_empty((0, config.vocab_size), dtype=torch.float32)
             if last:
                 due = step.logit_rows
                 q = self._queries(apart[0], normed[due], rotation, due, layer.q_norm) if apart else q[due]
                 residual = residual[due]
-            attended = self._attend(q, cache, i, batches[window])
+            if not len(q):
+                return residual.new_empty((0, config.vocab_size), dtype=torch.float32)
+            attended = self._attend(q, cache, i, step, batches.get(window))
             x, residual = self._add(layer.output, attended, residual, layer.output_norm)
             normed, residual = self._sum(x, residual, layer.post_norm)
             x, residual = self._feed_forward(normed, residual, layer)
@@ -136,12 +139,16 @@ class Decoder:
         q = self._normed(product(normed).view(len(normed), -1, self.config.head_dim), norm)
         return rotate(q, rotation[0][rows], rotation[1][rows])
 
-    def _attend(self, q: Tensor, cache: KVCache, layer: int, batch: PagedBatch) -> Tensor:
-        config = self.config
-        out = paged_attention(
-            q, cache.k[layer], cache.v[layer], batch, config.score_scale, softcap=config.attention_softcap
-        )
-        return out.flatten(1)
+    def _attend(self, q: Tensor, cache: KVCache, layer: int, step: StepInput, batch: PagedBatch | None) -> Tensor:
+        """Attention of the step's decode rows by their own plan, and of the others by `batch`."""
+        scale, softcap = self.config.score_scale, self.config.attention_softcap
+        parts = [(q[: step.decode_rows], step.decode_batch), (q[step.decode_rows :], batch)]
+        outs = [
+            paged_attention(rows, cache.k[layer], cache.v[layer], plan, scale, softcap=softcap)
+            for rows, plan in parts
+            if plan is not None and len(rows)
+        ]
+        return (outs[0] if len(outs) == 1 else torch.cat(outs)).flatten(1)
 
     def _feed_forward(self, x: Tensor, residual: Tensor, layer: LayerWeights) -> tuple[Tensor | None, Tensor]:
         """What is to be added to the residual stream, or None where that is done."""

@@ -64,6 +64,7 @@ class Scheduler:
         self.policy.matched = self._matched
         self.waiting: dict[int, Sequence] = {}
         self.running: dict[int, Sequence] = {}
+        self.decoding: dict[int, Sequence] = {}  # those of the running ones that a decode run computes
         self.preemptions = self.prefill_tokens = 0
 
     def _matched(self, request_id: int) -> int:
@@ -81,10 +82,17 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self.waiting or self.running)
 
+    def has_others(self) -> bool:
+        """Whether `schedule` may find work beside what is decoding."""
+        return len(self.running) > len(self.decoding) or (bool(self.waiting) and len(self.running) < self.max_running)
+
     def schedule(self) -> Step:
-        """Choose the tokens of the next step and give them pages; the caller must then compute it."""
+        """Choose the tokens of the next step and give them pages; the caller must then compute it.
+
+        One token of each sequence that is decoding is computed beside it.
+        """
         step = Step()
-        budget, preempted = self._continue_running(step, self.max_batch_tokens)
+        budget, preempted = self._continue_running(step, max(0, self.max_batch_tokens - len(self.decoding)))
         if not preempted:
             budget, lent = self._look_ahead(step, budget)
             self._admit_waiting(step, budget)
@@ -98,10 +106,20 @@ class Scheduler:
         self.policy.finish(sequence.request_id, len(sequence) - sequence.prompt_length)
         self._release(sequence)
 
+    def decode(self, sequences: Iterable[Sequence]) -> None:
+        """Leave these running sequences to a decode run, until `decoded`."""
+        self.decoding |= {sequence.request_id: sequence for sequence in sequences}
+
+    def serve_decoding(self, sequence: Sequence, tokens: int) -> None:
+        """Charge the tokens that a decode run has computed of a sequence so far."""
+        output = sequence.computed + tokens - sequence.prompt_length
+        self.policy.serve(sequence.request_id, sequence.prompt_length, output)
+
     def decoded(self, sequence: Sequence, tokens: int, pages: Pages) -> None:
-        """Note answer tokens that were computed outside of `schedule`, into pages that were allocated for them."""
+        """Take a sequence back, with tokens that were computed into pages that were allocated for them."""
+        del self.decoding[sequence.request_id]
+        self.serve_decoding(sequence, tokens)
         sequence.computed += tokens
-        self.policy.serve(sequence.request_id, sequence.prompt_length, sequence.computed - sequence.prompt_length)
         sequence.table = np.concatenate([sequence.table, pages])
 
     def cancel(self, request_ids: Iterable[int]) -> None:
@@ -124,13 +142,14 @@ class Scheduler:
     def _continue_running(self, step: Step, budget: int) -> tuple[int, bool]:
         """Schedule the running sequences; also says whether one had to be preempted for lack of pages."""
         preempted = False
-        for sequence in list(self.running.values()):
-            if sequence.request_id not in self.running or not budget:
-                continue
+        sequences = [sequence for number, sequence in self.running.items() if number not in self.decoding]
+        for sequence in sequences:
+            if not budget:
+                break
             end = min(len(sequence), sequence.computed + budget)
             while not self._grow(sequence, end):
                 preempted = True
-                victim = self.running.popitem()[1]  # the youngest; never scheduled before its elders
+                victim = sequences.pop()  # the youngest; never scheduled before its elders
                 self._preempt(victim)
                 if victim is sequence:
                     return budget, preempted
@@ -247,6 +266,7 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> None:
         """Back to the head of the queue; what the cache does not evict meanwhile is not computed again."""
+        del self.running[sequence.request_id]
         self._release(sequence)
         self.preemptions += 1
         self._wait(sequence, front=True)

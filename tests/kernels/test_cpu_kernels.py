@@ -205,23 +205,40 @@ def test_the_engine_gives_the_same_logits_with_and_without_them(monkeypatch, oth
     torch.testing.assert_close(ours, torchs, atol=0.15, rtol=0.05)
 
 
+@pytest.mark.parametrize("changing", [False, True])
 @pytest.mark.parametrize("page_size", [4, 16])
-def test_a_carried_decode_plan_equals_a_new_one_at_every_step(monkeypatch, page_size):
+def test_a_carried_decode_plan_equals_a_new_one_at_every_step(monkeypatch, page_size, changing):
+    """Also where requests leave, or join behind the others with prefixes that these share."""
     monkeypatch.setattr(compiled_attention, "MIN_SHARED_READS", 64)
     rng = np.random.default_rng(page_size)
     queries, _ = random_queries(rng, page_size, 20)
     tables, positions = [q.table for q in queries], np.array([q.end - 1 for q in queries])
     fresh = iter(range(1 + max(int(table.max()) for table in tables), 10_000))
     k, v = random(2, 2000, page_size, 2, 64)
-    q = random(len(queries), 4, 64)
     carried = HostDecodeBatch(tables, positions, page_size, group=2)
-    while carried.room:
+    shared = (carried.batch.host_plan.segments[:, 6] > 0).sum()
+    assert shared
+    for step in range(2 * page_size):
+        if changing and step % 2:
+            staying = rng.random(len(tables)) < 0.8
+            staying[0] = True
+            carried.keep(staying)
+            tables, positions = [tables[i] for i in np.flatnonzero(staying)], positions[staying]
+            assert (carried.batch.host_plan.segments[:, 6] > 0).sum() <= shared
+            come = rng.integers(len(tables), size=step % 4)
+            if len(come):
+                joining = [np.append(tables[i], np.int32(next(fresh))) for i in come]
+                at = np.array([(len(table) - 1) * page_size + int(rng.integers(page_size)) for table in joining])
+                carried.join(joining, at)
+                tables, positions = tables + joining, np.concatenate([positions, at])
         begun = {r: next(fresh) for r in np.flatnonzero((positions + 1) % page_size == 0).tolist()}
         positions = positions + 1
         tables = [np.append(t, np.int32(begun[r])) if r in begun else t for r, t in enumerate(tables)]
         carried.advance(begun)
+        assert carried.room >= 0
         now = [Query(r, p, p + 1, t) for r, (p, t) in enumerate(zip(positions.tolist(), tables, strict=True))]
         new = PagedBatch.build(now, page_size, dtype=torch.float32, device=CPU)
+        q = random(len(tables), 4, 64)
         exact = paged_attention_reference(q.float(), k.float(), v.float(), new, 0.3)
         torch.testing.assert_close(paged_attention(q, k, v, carried.batch, 0.3).float(), exact, atol=1e-2, rtol=2e-2)
         slots = [t[p // page_size] * page_size + p % page_size for p, t in zip(positions, tables, strict=True)]

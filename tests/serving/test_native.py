@@ -1,18 +1,14 @@
 """The native engine against transformers on tiny random checkpoints, however the work is cut and shared."""
 
-import cProfile
-import json
 import subprocess
 import sys
 from dataclasses import replace
-from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from spark_llm.kernels import cpu, dispatch
 from spark_llm.serving.core import Call, ClientRef, Constraint, Request
-from spark_llm.serving.decode_run import DecodeRun
 from spark_llm.serving.scheduler.scheduler import PageCopy
 
 from tests.serving.native_checkpoints import (
@@ -28,10 +24,9 @@ from tests.serving.native_checkpoints import (
     write_checkpoint,
 )
 
+CALL = Call("c", "Is the review positive or negative?\n\n{\n", max_tokens=8)
 WIDE = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 32}
 """Multiples of 32, as the compiled CPU kernels take them."""
-CALL = Call("c", "Is the review positive or negative?\n\n{\n", max_tokens=8)
-TEXTS = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}, "required": ["a", "b"]}
 ROWS = [(f'"review": "A warm and funny film {i // 4}",\n', f'"title": "The {i % 5} Lighthouse"\n}}') for i in range(12)]
 
 
@@ -104,128 +99,6 @@ def test_answers_do_not_depend_on_how_the_work_is_cut(checkpoint, expected, args
         assert engine.stats()["preemptions"] > 0
     engine._scheduler.cache.clear()
     assert engine._scheduler.cache.pool.free == engine._scheduler.cache.pool.num_pages
-
-
-@pytest.mark.parametrize("args", [{}, {"page_size": 4}, {"kv_tokens": 640, "max_length": 200}], ids=str)
-def test_answers_of_decode_runs_equal_those_of_single_steps(checkpoint, monkeypatch, args):
-    """Long answers of many rows, with more waiting than run at once, ends in between, and preemptions."""
-    call = Call("c", "Is the review positive or negative?\n", max_tokens=60)
-    rows = [(f'"review": "{i} {i * 7}"\n',) for i in range(30)]
-
-    def run(**more):
-        engine = engine_for(checkpoint, max_running=12, **args, **more)
-        engine.submit(requests_for(call, rows))
-        return answers(drain(engine, check=False)), engine
-
-    in_runs, engine = run()
-    engine.check_integrity()
-    assert engine.stats()["preemptions"] or "kv_tokens" not in args
-    runs = engine.stats()["steps"]
-    monkeypatch.setattr(DecodeRun, "worthwhile", lambda *_: False)
-    one_by_one, single = run()
-    assert in_runs == one_by_one
-    assert runs == single.stats()["steps"]
-    engine._scheduler.cache.clear()
-    assert engine._scheduler.cache.pool.free == engine._scheduler.cache.pool.num_pages
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("device", ["host", "torch"])
-@pytest.mark.parametrize("running", [12, 32])
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"temperature": 1.0},
-        {"temperature": 1.0, "stop": ("qu", "e")},
-        {"temperature": 0.8, "top_p": 0.7, "stop": ("a",)},
-        {"constraint": Constraint("regex", "[a-z ]{20,60}")},
-        {"constraint": Constraint("json_schema", json.dumps(TEXTS)), "temperature": 0.7},
-        {"constraint": Constraint("regex", "[a-z ]*"), "stop": ("e",)},
-    ],
-    ids=str,
-)
-def test_other_than_greedy_answers_in_runs_equal_those_of_single_steps(tmp_path, monkeypatch, more, running, device):
-    """Rows that end at different steps, with others waiting for their place or not."""
-    checkpoint = write_checkpoint(tmp_path, eos_token_id=[1, *range(300, 306)], **(WIDE if device == "host" else {}))
-    call = Call("c", "Is the review positive or negative?\n", max_tokens=60, **more)
-    rows = [(f'"review": "{i} {i * 7}"\n',) for i in range(30)]
-
-    def run():
-        args = {"dtype": "bfloat16" if device == "host" else "float32", "kv_tokens": 4096, "max_length": 200}
-        engine = engine_for(checkpoint, max_running=running, **args)
-        engine.submit([replace(request, seed=i) for i, request in enumerate(requests_for(call, rows))])
-        finished = drain(engine, check=False)
-        engine.check_integrity()
-        engine._scheduler.cache.clear()
-        assert engine._scheduler.cache.pool.free == engine._scheduler.cache.pool.num_pages
-        return {i: (f.text, f.usage.output, f.finish_reason) for i, f in finished.items()}, engine.stats()["steps"]
-
-    with mock.patch.object(DecodeRun, "step", autospec=True, side_effect=DecodeRun.step) as stepped:
-        in_runs = run()
-    if running == 32:
-        assert (stepped.call_count > 0) == ("constraint" not in more or "stop" not in more)
-    monkeypatch.setattr(DecodeRun, "worthwhile", lambda *_: False)
-    one_by_one = run()
-    if device == "torch":
-        assert in_runs[0] == one_by_one[0]
-        assert running == 12 or in_runs[1] == one_by_one[1], "who waits may be admitted in another order"
-    else:  # other tiles of bfloat16 may round otherwise
-        assert sum(in_runs[0][i] == one_by_one[0][i] for i in range(30)) >= 20
-
-
-@pytest.mark.parametrize("limit", [60, 7])
-def test_tokens_read_after_the_next_step_is_queued_give_the_same_answers(tmp_path, monkeypatch, limit):
-    """As on a GPU; answers that end by a token, where one step more is computed, by length, and with others waiting."""
-    checkpoint = write_checkpoint(tmp_path, eos_token_id=[1, *range(100, 112)])
-    call = Call("c", "Is the review positive or negative?\n", max_tokens=limit)
-    rows = [(f'"review": "{i} {i * 7}"\n',) for i in range(30)]
-
-    def run():
-        engine = engine_for(checkpoint, max_running=12, kv_tokens=960, max_length=200)
-        engine.submit(requests_for(call, rows))
-        finished = drain(engine, check=False)
-        engine.check_integrity()
-        engine._scheduler.cache.clear()
-        assert engine._scheduler.cache.pool.free == engine._scheduler.cache.pool.num_pages
-        return {i: (f.text, f.usage.output, f.finish_reason) for i, f in finished.items()}
-
-    at_once = run()
-    late, steps = property(lambda _: True), DecodeRun.step
-    waiting = []
-
-    def step(self):
-        done = steps(self)
-        waiting.append(len(self._queued))
-        return done
-
-    monkeypatch.setattr(DecodeRun, "reads_late", late)
-    monkeypatch.setattr(DecodeRun, "step", step)
-    assert run() == at_once
-    assert max(waiting) == 1, "nothing was read late"
-    assert {reason for _, _, reason in at_once.values()} >= ({"stop", "length"} if limit == 60 else {"length"})
-
-
-@pytest.mark.parametrize("rows", [64, 256])
-@pytest.mark.parametrize(
-    "more",
-    [{}, {"stop": ("zq",)}, {"temperature": 1.0}, {"constraint": Constraint("regex", "[a-z ]{90,100}")}],
-    ids=str,
-)
-def test_the_python_of_a_decode_step_does_not_grow_with_its_rows(checkpoint, monkeypatch, rows, more):
-    """Function calls of a step in a run, beside the model's: as many for 256 rows as for 64, but for grammars' own."""
-    engine = engine_for(checkpoint, kv_tokens=1 << 15)
-    engine.submit(requests_for(Call("c", "Say it.\n", max_tokens=100, **more), [(f"{i}\n",) for i in range(rows)]))
-    for _ in range(4):
-        engine.step()
-    assert engine._run is not None
-    monkeypatch.setattr(
-        engine._runner.decoder, "forward", lambda step, cache: torch.full((len(step.token_ids), 320), 1.0)
-    )
-    profile = cProfile.Profile(builtins=False)
-    profile.runcall(lambda: [engine.step() for _ in range(8)])
-    calls = sum(entry.callcount for entry in profile.getstats())
-    each = 4 + 8 * 4 * ("constraint" in more)  # a page begun by each row, once; a token accepted, at every step
-    assert calls < 8 * 100 + each * rows
 
 
 def test_a_cached_prompt_gives_the_same_answer_and_is_counted(checkpoint, expected):
