@@ -133,7 +133,7 @@ class HostDecodeBatch(DecodeBatch):
     def batch(self) -> PagedBatch:  # type: ignore[override]
         """The plan of the next step."""
         if self._plan is None:
-            plan = HostPlan.of(self._segments, self._group)
+            plan = HostPlan.of(self._segments, self._group, own=len(self.positions))
             self._plan = PagedBatch(_NONE, _NONE, torch.from_numpy(self._tables), (), host_plan=plan)
         return self._plan
 

@@ -64,9 +64,10 @@ class PagedBatch:
             host_plan = HostPlan.build(queries, page_size, heads[0] // heads[1], window)
         groups = () if device_plan or host_plan else plan_cascade(queries, page_size, window)
         starts = [*(q.row for q in queries), queries[-1].row + queries[-1].end - queries[-1].start]
+        ends = [q.end for q in queries]
         return cls(
-            query_starts=torch.tensor(starts, device=device),
-            context_lens=torch.tensor([q.end for q in queries], device=device),
+            query_starts=torch.from_numpy(np.array(starts)).to(device),
+            context_lens=torch.from_numpy(np.array(ends)).to(device),
             page_tables=tables,
             parts=tuple(Part.of(group, dtype, device) for group in groups),
             window=window,

@@ -13,8 +13,7 @@ what a sequence is given behind its end is dropped. Masks depend on the tokens: 
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -66,7 +65,9 @@ class DecodeRun:
         stop_ids: Tokens,
         grammars: GrammarCompiler | None = None,
     ) -> None:
-        self._scheduler, self._runner, self._stop_ids, self._compiler = scheduler, runner, stop_ids, grammars
+        self._scheduler, self._runner, self._compiler = scheduler, runner, grammars
+        self._ends = np.zeros(runner.decoder.config.vocab_size, bool)
+        self._ends[stop_ids[stop_ids < len(self._ends)]] = True
         self._grammars: GrammarBatch | None = None
         self._queued: list[HostCopy] = []  # steps whose tokens are not read yet
         self._steps = self._joined = 0
@@ -132,7 +133,7 @@ class DecodeRun:
             logits = self._runner.decode(self._last, self._batch)
             asked, beside = [], logits[:0]
         masks = None if self._grammars is None else self._grammars.masks
-        self._last = self._sampler.choose(logits, masks, torch.from_numpy(self._known.place))
+        self._last = self._sampler.choose(logits, masks, torch.from_numpy(self._known.place.copy()))
         self._queued.append(HostCopy(self._last))
         self._known.position += 1
         self._steps += 1
@@ -162,7 +163,7 @@ class DecodeRun:
         """Tell sequences, answers and scheduler of the tokens; returns the rows whose answers have ended."""
         self._read(keep=0)
         known = self._known
-        stops = np.isin(known.tokens, self._stop_ids) & (np.arange(known.tokens.shape[1]) < known.taken[:, None])
+        stops = self._ends[known.tokens] & (np.arange(known.tokens.shape[1]) < known.taken[:, None])
         counts = np.where(stops.any(axis=1), stops.argmax(axis=1) + 1, known.taken)
         for row, (_, generation) in enumerate(self._rows):
             self._end_row(row, int(known.told[row] if generation.finish_reason is not None else counts[row]))
@@ -171,22 +172,15 @@ class DecodeRun:
 
     def _columns(self, rows: SequenceOf[Row]) -> tuple[_Columns, Tensor]:
         """What is known of rows that join, and their last tokens."""
-        places = np.full(len(rows), -1)
-        at = [i for i, (_, generation) in enumerate(rows) if generation.grammar is not None]
-        if at and self._compiler is not None:
+        columns = _Columns(len(rows))
+        columns.position[:] = [sequence.computed for sequence, _ in rows]
+        columns.left[:] = [generation.left for _, generation in rows]
+        columns.stops[:] = [self._stops.number(generation.stops) for _, generation in rows]
+        columns.incomplete[:] = [generation.incomplete for _, generation in rows]
+        grammars = {i: generation.grammar for i, (_, generation) in enumerate(rows) if generation.grammar is not None}
+        if grammars and self._compiler is not None:
             self._grammars = self._grammars or self._compiler.batch(torch.get_num_threads())
-            places[at] = self._grammars.join([grammar for i in at if (grammar := rows[i][1].grammar) is not None])
-        columns = _Columns(
-            position=np.array([sequence.computed for sequence, _ in rows]),
-            left=np.array([generation.left for _, generation in rows]),
-            taken=np.zeros(len(rows), np.int64),
-            told=np.zeros(len(rows), np.int64),
-            place=places,
-            refused=np.zeros(len(rows), bool),
-            stops=np.array([self._stops.number(generation.stops) for _, generation in rows]),
-            incomplete=np.array([generation.incomplete for _, generation in rows]),
-            tokens=np.zeros((len(rows), 16), np.int64),
-        )
+            columns.place[[*grammars]] = self._grammars.join([*grammars.values()])
         return columns, torch.tensor([int(sequence.tokens[-1]) for sequence, _ in rows]).to(self._runner.device)
 
     def _arrange(self) -> None:
@@ -201,8 +195,8 @@ class DecodeRun:
 
     def _take(self, rows: Tokens) -> None:
         """Go on with these rows, in this order."""
-        self._rows = [self._rows[row] for row in rows.tolist()]
-        self._pages = [self._pages[row] for row in rows.tolist()]
+        order = rows.tolist()
+        self._rows, self._pages = [self._rows[row] for row in order], [self._pages[row] for row in order]
         self._known.take(rows)
         self._sampler.take(rows)
         self._last = self._last[torch.from_numpy(rows).to(self._last.device)]
@@ -212,7 +206,7 @@ class DecodeRun:
         while len(self._queued) > keep:
             tokens, known = self._queued.pop(0).read(), self._known
             known.note(tokens)
-            leaving = np.isin(tokens, self._stop_ids)
+            leaving = self._ends[tokens]
             for row in np.flatnonzero(self._stops.may_end(known, tokens) & ~leaving).tolist():
                 self._tell(row)
                 generation = self._rows[row][1]
@@ -279,19 +273,23 @@ class DecodeRun:
         return begun
 
 
-@dataclass(slots=True)
 class _Columns:
-    """What a run knows of its rows [R]."""
+    """What a run knows of its rows [R]: an array for each attribute, and the `tokens` [R, n] that were read.
 
-    position: Tokens  # of the next token to be computed
-    left: Tokens  # tokens that might follow when the row joined
-    taken: Tokens  # how many were read since
-    told: Tokens  # how many of these its answer knows of
-    place: Tokens  # of its grammar; -1 without one
-    refused: Rows  # whether its grammar does not allow the last token
-    stops: Tokens  # number of its stop strings; -1 without any
-    incomplete: Rows  # whether its text ends inside a character, as far as it was read
-    tokens: Tokens  # [R, n]: those that were read
+    `position` of the next token to be computed; tokens that were `left` when the row joined, how many were `taken`
+    since, and how many of these its answer was `told` of; `place` of its grammar and number of its `stops` (-1: none);
+    whether its text is `incomplete` inside a character, as far as it was read; whether its grammar `refused` a token.
+    """
+
+    FIELDS: ClassVar = [
+        *((name, np.int64) for name in ("position", "left", "taken", "told", "place", "stops")),
+        *((name, np.bool_) for name in ("incomplete", "refused")),
+    ]
+
+    def __init__(self, rows: int) -> None:
+        self._set(np.zeros(rows, self.FIELDS))
+        self.place[:] = self.stops[:] = -1
+        self.tokens = np.zeros((rows, 16), np.int32)
 
     def note(self, tokens: Tokens) -> None:
         """One more token [R] of each row was read."""
@@ -302,17 +300,25 @@ class _Columns:
 
     def take(self, rows: Tokens) -> None:
         """Go on with these rows, in this order."""
-        for name in self.__slots__:
-            setattr(self, name, getattr(self, name)[rows])
+        self._set(self._records.take(rows))
+        self.tokens = self.tokens.take(rows, axis=0)
 
     def join(self, other: _Columns) -> None:
         """Take in other rows behind these."""
         other._widen(self.tokens.shape[1])
-        for name in self.__slots__:
-            setattr(self, name, np.concatenate([getattr(self, name), getattr(other, name)]))
+        self._set(np.concatenate([self._records, other._records]))
+        self.tokens = np.concatenate([self.tokens, other.tokens])
+
+    def _set(self, records: NDArray[np.void]) -> None:
+        self._records = records
+        self.position, self.left, self.taken, self.told, self.place, self.stops, self.incomplete, self.refused = (
+            records[name] for name, _ in self.FIELDS
+        )
 
     def _widen(self, width: int) -> None:
-        self.tokens = np.pad(self.tokens, ((0, 0), (0, width - self.tokens.shape[1])))
+        wide = np.zeros((len(self.tokens), width), np.int32)
+        wide[:, : self.tokens.shape[1]] = self.tokens
+        self.tokens = wide
 
 
 class _StopTable:

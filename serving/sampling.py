@@ -55,7 +55,7 @@ class Sampler:
 
     def take(self, rows: NDArray[np.int64]) -> None:
         """Go on with these rows, in this order."""
-        self._set(self._draws[rows])
+        self._set(self._draws.take(rows))
 
     def join(self, draws: Sequence[Draw]) -> None:
         """Take in rows behind the others."""
@@ -64,11 +64,9 @@ class Sampler:
     def _set(self, draws: NDArray[np.void]) -> None:
         self._draws, warm = draws, draws["temperature"] > 0
         self._drawn = bool(warm.any())
-        self._temperature = self._tensor("temperature")
-        self._top_p = self._tensor("top_p") if (warm & (draws["top_p"] < 1)).any() else None
-
-    def _tensor(self, name: str) -> Tensor:
-        return torch.from_numpy(self._draws[name].copy()).to(self._device)
+        self._temperature = torch.from_numpy(draws["temperature"].copy()).to(self._device)
+        cut = self._drawn and (warm & (draws["top_p"] < 1)).any()
+        self._top_p = torch.from_numpy(draws["top_p"].copy()).to(self._device) if cut else None
 
 
 def _as_array(draws: Sequence[Draw]) -> NDArray[np.void]:

@@ -35,17 +35,25 @@ class HostPlan:
         return cls.of(plan_step(queries, page_size, least=MIN_SHARED_READS, window=window).segments, group)
 
     @classmethod
-    def of(cls, segments: NDArray[np.int32], group: int) -> HostPlan:
-        """Cut segments into units; the plan shares their memory."""
-        most = max(1, VECTORS // group)
-        blocks = blocks_of(segments, most)
+    def of(cls, segments: NDArray[np.int32], group: int, own: int = 0) -> HostPlan:
+        """Cut segments into units; the plan shares their memory. The last `own` are known to be own keys of one row."""
+        most, known = max(1, VECTORS // group), len(segments) - own
+        blocks = blocks_of(segments[:known], most)
         level = segments[blocks[:, 0], 6]
-        level = np.where(level == 0, level.max() + 1, level)  # own keys at last
+        last = 1 + int(segments[:known, 6].max(initial=0))
+        level = np.where(level == 0, last, level)  # own keys at last
         blocks = blocks[np.argsort(level, kind="stable")]
-        ends = np.minimum(blocks[:, 1] + most, segments[blocks[:, 0], 1])
-        stages = np.append(0, np.bincount(level)[1:].cumsum())
-        units = np.column_stack([blocks, ends])
-        return cls(*(torch.from_numpy(array.astype(np.int32, copy=False)) for array in (segments, units, stages)))
+        units = np.empty((len(blocks) + own, 3), np.int32)
+        units[: len(blocks), :2], units[: len(blocks), 2] = (
+            blocks,
+            np.minimum(blocks[:, 1] + most, segments[blocks[:, 0], 1]),
+        )
+        units[len(blocks) :] = (0, 0, 1)
+        units[len(blocks) :, 0] = np.arange(known, len(segments))
+        stages = np.zeros(last + 1, np.int32)
+        stages[1:] = np.bincount(level, minlength=last + 1)[1:].cumsum()
+        stages[-1] += own
+        return cls(*(torch.from_numpy(array) for array in (segments, units, stages)))
 
 
 def paged_attention(

@@ -19,8 +19,8 @@ class PagePool:
 
     def __init__(self, num_pages: int, page_size: int) -> None:
         self.num_pages, self.page_size = num_pages, page_size
-        self._holders = np.zeros(num_pages, np.int32)
-        self._pins = np.zeros(num_pages, np.int32)
+        self._holders = [0] * num_pages  # lists: few pages at a time are looked at, where an array's calls cost more
+        self._pins = [0] * num_pages
         self._free = list(range(num_pages - 1, -1, -1))
         self._idle = 0
 
@@ -38,37 +38,42 @@ class PagePool:
 
     def allocate(self, count: int) -> Pages:
         """Take free pages, held and pinned by the caller; the caller has made sure that there are enough."""
-        pages = np.array([self._free.pop() for _ in range(count)], np.int32)
-        self._holders[pages] = self._pins[pages] = 1
-        return pages
+        pages = [self._free.pop() for _ in range(count)]
+        for page in pages:
+            self._holders[page] = self._pins[page] = 1
+        return np.array(pages, np.int32)
 
     def hold(self, pages: Pages) -> None:
-        self._holders[pages] += 1
+        for page in pages.tolist():
+            self._holders[page] += 1
 
     def release(self, pages: Pages) -> None:
         """Drop a holder that is not pinning; pages without holders become free."""
-        self._holders[pages] -= 1
-        freed = pages[self._holders[pages] == 0]
-        self._free.extend(freed[::-1].tolist())
-        self._idle -= len(freed)
+        for page in reversed(pages.tolist()):
+            self._holders[page] -= 1
+            if not self._holders[page]:
+                self._free.append(page)
+                self._idle -= 1
 
     def pin(self, pages: Pages) -> None:
-        self._idle -= int((self._pins[pages] == 0).sum())
-        self._pins[pages] += 1
+        for page in pages.tolist():
+            self._idle -= not self._pins[page]
+            self._pins[page] += 1
 
     def unpin(self, pages: Pages) -> None:
-        self._pins[pages] -= 1
-        self._idle += int((self._pins[pages] == 0).sum())
+        for page in pages.tolist():
+            self._pins[page] -= 1
+            self._idle += not self._pins[page]
 
     def check_integrity(self, holding: Iterable[Pages], pinning: Iterable[Pages]) -> None:
         """Assert that counts equal these holders and pins, and that every page is held or free, once."""
-        holders, pins = np.zeros_like(self._holders), np.zeros_like(self._pins)
+        holders, pins = np.zeros((2, self.num_pages), np.int32)
         for pages in holding:
             holders[pages] += 1
         for pages in pinning:
             pins[pages] += 1
-        assert (holders == self._holders).all(), "pages are held by nobody known, or not held by a known holder"
-        assert (pins == self._pins).all(), "pages are pinned by nobody known, or not pinned by a known holder"
+        assert holders.tolist() == self._holders, "pages are held by nobody known, or not held by a known holder"
+        assert pins.tolist() == self._pins, "pages are pinned by nobody known, or not pinned by a known holder"
         assert (pins <= holders).all(), "a page has more pins than holders"
         assert sorted(self._free) == np.flatnonzero(holders == 0).tolist(), "the free list misses or repeats pages"
         assert self._idle == int(((holders > 0) & (pins == 0)).sum()), "the count of idle pages is wrong"

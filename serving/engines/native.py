@@ -59,7 +59,7 @@ class NativeEngine:
         self._tokenizer = Tokenizer(directory)
         self._composer = PromptComposer(directory, self._tokenizer)
         self._stop_ids = _stop_ids(directory)
-        self._stop_array = np.array(sorted(self._stop_ids))
+        self._stop_array = np.array(sorted(self._stop_ids), np.int64)
         self._runner, self._capacity = _load(directory, settings)
         policy = create_policy(
             settings.policy,

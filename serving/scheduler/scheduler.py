@@ -101,7 +101,7 @@ class Scheduler:
         return step
 
     def finish(self, sequence: Sequence) -> None:
-        """Leave what was computed to the prefix cache and give back the pages."""
+        """Give back the pages; the prompt stays in the prefix cache."""
         del self.running[sequence.request_id]
         self.policy.finish(sequence.request_id, len(sequence) - sequence.prompt_length)
         self._release(sequence)
@@ -267,12 +267,12 @@ class Scheduler:
     def _preempt(self, sequence: Sequence) -> None:
         """Back to the head of the queue; what the cache does not evict meanwhile is not computed again."""
         del self.running[sequence.request_id]
+        self._insert(sequence, sequence.computed)
         self._release(sequence)
         self.preemptions += 1
         self._wait(sequence, front=True)
 
     def _release(self, sequence: Sequence) -> None:
-        self._insert(sequence, sequence.computed)
         owned, node = sequence.owned_pages, sequence.node
         assert node is not None, "a running sequence without a place in the tree"
         self.cache.unlock(node)
