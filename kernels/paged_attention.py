@@ -129,14 +129,9 @@ class Part:
         return pages.view(self.shape[0], -1, *cache.shape[2:])[:, self.keys].transpose(1, 2)
 
 
-def has_compiled_attention(width: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether the compiled kernel can attend with heads of that width."""
-    return 0 < width <= WIDEST and use_compiled(torch.empty(width, dtype=dtype, device=device))
-
-
 def use_compiled_attention(width: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether it attends to prompts, too: with AMX, torch's operator is the faster one for many queries."""
-    return has_compiled_attention(width, dtype, device) and not torch.cpu._is_amx_tile_supported()
+    """Whether heads of that width are attended by the compiled kernel."""
+    return 0 < width <= WIDEST and use_compiled(torch.empty(width, dtype=dtype, device=device))
 
 
 def paged_attention(

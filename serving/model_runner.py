@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from spark_llm.kernels.cascade import Query, table_order
 from spark_llm.kernels.decode_batch import AHEAD, DecodeBatch, HostDecodeBatch
 from spark_llm.kernels.dispatch import use_triton
-from spark_llm.kernels.paged_attention import PagedBatch, has_compiled_attention
+from spark_llm.kernels.paged_attention import PagedBatch, use_compiled_attention
 from spark_llm.serving.cache.pages import Pages
 from spark_llm.serving.models.decoder import Decoder, KVCache, StepInput
 from spark_llm.serving.scheduler.scheduler import Chunk, PageCopy, Step
@@ -78,7 +78,7 @@ class ModelRunner:
     @property
     def elastic(self) -> bool:
         """Whether decode batches are `HostDecodeBatch`: requests leave and join them, and steps are computed beside."""
-        compiled = has_compiled_attention(self.decoder.config.head_dim, self.dtype, self.device)
+        compiled = use_compiled_attention(self.decoder.config.head_dim, self.dtype, self.device)
         return compiled and self._device_decode is None
 
     def decode_batch(self, tables: Sequence[Pages], positions: Int) -> DecodeBatch | DeviceBatch:

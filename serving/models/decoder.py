@@ -101,12 +101,12 @@ class Decoder:
             if step.copies is not None:
                 kv_copy(*caches, *step.copies)
             batches = step.logit_batches if last else step.batches
+            if not (batches or step.decode_rows):
+                return residual.new_empty((0, config.vocab_size), dtype=torch.float32)
             if last:
                 due = step.logit_rows
                 q = self._queries(apart[0], normed[due], rotation, due, layer.q_norm) if apart else q[due]
                 residual = residual[due]
-            if not len(q):
-                return residual.new_empty((0, config.vocab_size), dtype=torch.float32)
             attended = self._attend(q, cache, i, step, batches.get(window))
             x, residual = self._add(layer.output, attended, residual, layer.output_norm)
             normed, residual = self._sum(x, residual, layer.post_norm)

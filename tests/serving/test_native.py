@@ -160,7 +160,7 @@ def test_sharded_checkpoints_load(tmp_path, checkpoint):
 def test_bfloat16_is_as_near_to_float32_as_that_of_transformers(tmp_path, monkeypatch, family, operators):
     """Logits and choices of transformers in float32 along its own greedy answers; kernels in C, torch's, and a mixture.
 
-    With AMX torch multiplies and attends, and kernels in C do the rest: on other processors so, too, but slowly.
+    With AMX torch multiplies, and kernels in C do the rest: on other processors so, too, but slowly.
     """
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: operators == "amx")
     if operators == "torch":
