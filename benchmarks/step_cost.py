@@ -14,6 +14,7 @@ Milliseconds a step, the mean of the steps (`_most_ms`: the longest).
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import tempfile
@@ -94,6 +95,7 @@ def main() -> None:
 def measure(name: str, call: Call, model: str, running: int) -> dict[str, float]:
     args = {"kv_tokens": running * 600, "max_running": running, "dtype": "bfloat16", "threads": 1}
     engine = NativeEngine(ModelRef(model, "native", "", args))
+    gc.freeze()  # as the engine's process does
     many = running * (STEPS // 16 + 2) if name == "churn" else running
     lengths = [17 + i * 11 % 32 if name == "churn" else 400 for i in range(many)]
     calls = {length: replace(call, call_id=f"{name} {length}", max_tokens=length) for length in set(lengths)}

@@ -1,10 +1,14 @@
-"""Fixtures of the serving tests: workers that end with their test."""
+"""Fixtures of the serving tests: workers that end with their test, decode runs of either kind."""
 
 import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
+import torch
+from spark_llm.kernels import paged_attention
+from spark_llm.kernels.paged_attention import PagedBatch, paged_attention_reference
+from spark_llm.serving.model_runner import ModelRunner
 
 from tests.serving.worker_kit import Worker, alive, wait_until
 
@@ -29,3 +33,19 @@ def make_worker():
 @pytest.fixture
 def worker(make_worker):
     return make_worker()
+
+
+def attend_rows(q, k_cache, v_cache, tables, plan, *, scale, softcap, window):
+    """What the compiled kernel computes for decode steps, in any type: each row over all keys of its table."""
+    own = plan.segments[plan.segments[:, 6] == 0]
+    assert own[:, 0].tolist() == own[:, 2].tolist() == list(range(len(q)))
+    batch = PagedBatch(torch.arange(len(q) + 1), own[:, 4], tables, ())
+    return paged_attention_reference(q, k_cache, v_cache, batch, scale, softcap=softcap)
+
+
+@pytest.fixture(params=[False, True], ids=["rigid", "elastic"])
+def elastic(request, monkeypatch):
+    """Whether rows leave and join decode runs: as with the compiled kernels, but in float32."""
+    monkeypatch.setattr(ModelRunner, "elastic", request.param)
+    monkeypatch.setattr(paged_attention, "compiled", attend_rows)
+    return request.param

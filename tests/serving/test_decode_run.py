@@ -7,11 +7,8 @@ from unittest import mock
 
 import pytest
 import torch
-from spark_llm.kernels import paged_attention
-from spark_llm.kernels.paged_attention import PagedBatch, paged_attention_reference
 from spark_llm.serving.core import Call, Constraint
 from spark_llm.serving.decode_run import DecodeRun
-from spark_llm.serving.model_runner import ModelRunner
 
 from tests.serving.native_checkpoints import drain, engine_for, requests_for, write_checkpoint
 
@@ -32,22 +29,6 @@ KINDS = [
     {"constraint": Constraint("regex", "[a-z ]*"), "stop": ("e",)},
     {"constraint": Constraint("choices", ["positive", "possible", "negative"])},
 ]
-
-
-def attend_rows(q, k_cache, v_cache, tables, plan, *, scale, softcap, window):
-    """What the compiled kernel computes for decode steps, in any type: each row over all keys of its table."""
-    own = plan.segments[plan.segments[:, 6] == 0]
-    assert own[:, 0].tolist() == own[:, 2].tolist() == list(range(len(q)))
-    batch = PagedBatch(torch.arange(len(q) + 1), own[:, 4], tables, ())
-    return paged_attention_reference(q, k_cache, v_cache, batch, scale, softcap=softcap)
-
-
-@pytest.fixture(params=[False, True], ids=["rigid", "elastic"])
-def elastic(request, monkeypatch):
-    """Whether rows leave and join decode runs: as with the compiled kernels, but in float32."""
-    monkeypatch.setattr(ModelRunner, "elastic", request.param)
-    monkeypatch.setattr(paged_attention, "compiled", attend_rows)
-    return request.param
 
 
 def run(checkpoint, requests, **args):

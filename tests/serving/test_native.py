@@ -247,7 +247,7 @@ def test_cancelled_requests_leave_no_trace(checkpoint, expected):
 
 
 @pytest.mark.slow
-def test_a_long_soak_ends_with_all_memory_free_and_every_answer_right(checkpoint):
+def test_a_long_soak_ends_with_all_memory_free_and_every_answer_right(checkpoint, elastic):
     """800 requests of five kinds: cancels at random, a cache of few rows, decode runs that begin and end."""
     rng = np.random.default_rng(11)
     calls = [
