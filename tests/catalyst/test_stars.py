@@ -10,6 +10,8 @@ from spark_llm.optimizer.dialect import Spark4
 from spark_llm.optimizer.expand_stars import expand_stars
 from sqlglot import exp
 
+pytestmark = pytest.mark.spark
+
 COLUMNS = {
     "a": "x INT, k INT, y INT",
     "b": "z INT, K INT, w INT",
