@@ -43,15 +43,11 @@ class HostPlan:
         last = 1 + int(segments[:known, 6].max(initial=0))
         level = np.where(level == 0, last, level)  # own keys at last
         blocks = blocks[np.argsort(level, kind="stable")]
-        units = np.empty((len(blocks) + own, 3), np.int32)
-        units[: len(blocks), :2], units[: len(blocks), 2] = (
-            blocks,
-            np.minimum(blocks[:, 1] + most, segments[blocks[:, 0], 1]),
-        )
-        units[len(blocks) :] = (0, 0, 1)
-        units[len(blocks) :, 0] = np.arange(known, len(segments))
-        stages = np.zeros(last + 1, np.int32)
-        stages[1:] = np.bincount(level, minlength=last + 1)[1:].cumsum()
+        ends = np.minimum(blocks[:, 1] + most, segments[blocks[:, 0], 1])
+        rows = np.tile(np.array([0, 0, 1], np.int32), (own, 1))
+        rows[:, 0] = np.arange(known, len(segments))
+        units = np.concatenate([np.column_stack([blocks, ends]), rows]).astype(np.int32)
+        stages = np.append(0, np.bincount(level, minlength=last + 1)[1:].cumsum()).astype(np.int32)
         stages[-1] += own
         return cls(*(torch.from_numpy(array) for array in (segments, units, stages)))
 

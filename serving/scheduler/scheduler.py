@@ -4,6 +4,8 @@ A step first continues the running sequences, in order of admission (one token e
 still being computed), then admits waiting ones while budget and pages last. What a step will compute enters the prefix
 tree when it is scheduled: keys and values of all tokens of a step are stored before any of its attention runs, layer by
 layer, so sequences of the same step can share what one of them computes, and no prefix is ever computed twice.
+
+Sequences in decode may be left to a run (`decode`), which tells what it computed when it gives them back (`decoded`).
 """
 
 from __future__ import annotations
@@ -140,7 +142,7 @@ class Scheduler:
             assert sequence.node.end <= sequence.computed, "the tree claims tokens that were not computed"
 
     def _continue_running(self, step: Step, budget: int) -> tuple[int, bool]:
-        """Schedule the running sequences; also says whether one had to be preempted for lack of pages."""
+        """Schedule the running sequences that no decode run has; also whether one was preempted for lack of pages."""
         preempted = False
         sequences = [sequence for number, sequence in self.running.items() if number not in self.decoding]
         for sequence in sequences:
