@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyarrow import flight
 from spark_llm.serving.core import EngineFailure, Finished, Request, RowError
 from spark_llm.serving.protocol import (
+    END,
     UP,
     StreamHeader,
     batch_to_finished,
@@ -146,12 +147,15 @@ class Connection:
 
     def close(self) -> None:
         """End the stream; the worker cancels what is in flight."""
+        # By a message, which makes the front end the call: Arrow's reader closes the sending side when a call ends, and
+        # gRPC aborts the process where two threads close it at once (`done_writing` here, and the reader).
+        hang = threading.Timer(CLOSE_SECONDS, self._reader.cancel)
+        hang.start()
         with contextlib.suppress(pa.ArrowException, OSError):
-            self._writer.done_writing()
-        self._thread.join(CLOSE_SECONDS)
-        if self._thread.is_alive():
-            self._reader.cancel()
-            self._thread.join()
+            if not self._over.is_set():
+                self._writer.write_metadata(END)
+        self._thread.join()
+        hang.cancel()
         with contextlib.suppress(pa.ArrowException, OSError):
             self._writer.close()
             self._flight.close()

@@ -17,8 +17,10 @@ import pyarrow.compute as pc
 from spark_llm.serving.checked import from_json_object
 from spark_llm.serving.core import Call, ClientRef, EngineFailure, Finished, ModelRef, Request, RowError, Terms, Usage
 
-PROTOCOL = 2
+PROTOCOL = 3
 TEXT = "text"
+END = b'{"end":true}'
+"""The client's last message: only behind it does the front end the call (see `worker.front`)."""
 
 UP = pa.schema(
     [
@@ -218,6 +220,11 @@ def to_metadata(message: dict[str, Any]) -> bytes:
 def from_metadata(buffer: pa.Buffer | None) -> dict[str, Any]:
     """The JSON message beside a batch; {} where there is none."""
     return json.loads(buffer.to_pybytes()) if buffer is not None else {}
+
+
+def is_end(buffer: pa.Buffer | None) -> bool:
+    """Whether the message beside a batch is the client's last."""
+    return buffer is not None and buffer.size == len(END) and buffer.to_pybytes() == END
 
 
 def read_report(buffer: pa.Buffer | None) -> tuple[int, list[RowError]] | None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import os
@@ -12,13 +13,22 @@ import secrets
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
 import pyarrow as pa
 from pyarrow import flight
 from spark_llm.serving.core import EngineFailure
-from spark_llm.serving.protocol import DOWN, StreamHeader, check_requests, failure_to_dict, read_report, to_metadata
+from spark_llm.serving.protocol import (
+    DOWN,
+    StreamHeader,
+    check_requests,
+    failure_to_dict,
+    is_end,
+    read_report,
+    to_metadata,
+)
 from spark_llm.serving.worker.host import Host
 from spark_llm.serving.worker.metrics import serve_metrics
 from spark_llm.serving.worker.process import end_orphans
@@ -61,32 +71,33 @@ class Front(flight.FlightServerBase):  # type: ignore[misc]
         writer: flight.MetadataRecordBatchWriter,
     ) -> None:
         writer.begin(DOWN)
+        chunks = _read(reader)
         try:
             stream = self._host.open(StreamHeader.from_json(descriptor.command), context.is_cancelled)
         except EngineFailure as failure:
             writer.write_metadata(to_metadata({"failure": failure_to_dict(failure)}))
-            return
+        else:
+            self._serve(stream, chunks, writer)
+        for _ in chunks:  # until the client has heard of a failure: were the call to end first, it might never
+            pass
+
+    def _serve(
+        self, stream: Stream, chunks: Iterator[flight.FlightStreamChunk], writer: flight.MetadataRecordBatchWriter
+    ) -> None:
         sender = threading.Thread(target=stream.send_to, args=(writer,), daemon=True)
         sender.start()
         try:
-            self._read(stream, reader)
+            for chunk in chunks:
+                if (report := read_report(chunk.app_metadata)) is not None:
+                    self._host.report(stream, *report)
+                if chunk.data is not None:
+                    check_requests(chunk.data)
+                    self._host.ask(stream, chunk.data)
         except EngineFailure as failure:
             stream.fail(failure)
         finally:
             self._host.close(stream)
             sender.join()
-
-    def _read(self, stream: Stream, reader: flight.MetadataRecordBatchReader) -> None:
-        while True:
-            try:
-                chunk = reader.read_chunk()
-            except (StopIteration, pa.ArrowException):  # the client closed the stream, or is gone
-                return
-            if (report := read_report(chunk.app_metadata)) is not None:
-                self._host.report(stream, *report)
-            if chunk.data is not None:
-                check_requests(chunk.data)
-                self._host.ask(stream, chunk.data)
 
     def do_action(self, _context: flight.ServerCallContext, action: flight.Action) -> list[flight.Result]:
         if action.type == "shutdown":
@@ -97,6 +108,13 @@ class Front(flight.FlightServerBase):  # type: ignore[misc]
             return [flight.Result(json.dumps(self._host.stats()).encode())]
         message = f"action '{action.type}' does not exist; accepted: ping, stats, shutdown"
         raise flight.FlightServerError(message)
+
+
+def _read(reader: flight.MetadataRecordBatchReader) -> Iterator[flight.FlightStreamChunk]:
+    """What the client sends, until it ends the stream or is gone."""
+    with contextlib.suppress(StopIteration, pa.ArrowException):
+        while not is_end((chunk := reader.read_chunk()).app_metadata):
+            yield chunk
 
 
 def _listen(host: Host, socket: Path, token: str) -> tuple[Front, str]:

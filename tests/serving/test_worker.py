@@ -4,13 +4,14 @@ import contextlib
 import json
 import multiprocessing
 import threading
+import time
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from pyarrow import flight
 from spark_llm.serving.core import Call, Constraint, ModelRef, RowError, Terms, Usage
-from spark_llm.serving.protocol import PROTOCOL, UP, StreamHeader, from_metadata, requests_to_batch
+from spark_llm.serving.protocol import END, PROTOCOL, UP, StreamHeader, from_metadata, requests_to_batch
 from spark_llm.serving.worker.ensure import call_options, connect, ensure
 from spark_llm.serving.worker.rendezvous import Endpoint
 
@@ -19,6 +20,7 @@ from tests.serving.worker_kit import drain, failure_of, requests, wait_until
 pytestmark = pytest.mark.slow  # a worker, or many, for every test
 
 CALL = Call("c", "p")
+TOO_LARGE = ModelRef("huge", "stub", args={"memory_bytes": 1 << 50})
 
 
 def test_thousands_of_rows_come_back_by_id(worker):
@@ -254,6 +256,38 @@ def test_malformed_headers_are_refused(worker, header, text):
         failure = from_metadata(reader.read_chunk().app_metadata)["failure"]
     assert failure["condition"] == "LLM_WORKER_START"
     assert text in failure["message"]
+
+
+def test_only_the_client_ends_a_call(worker):
+    """A failure reaches clients that are still writing; where both ended the call, gRPC would abort the client."""
+    endpoint, batch = ensure(worker.conf), requests_to_batch(requests(CALL, ["a"]))
+    refused = StreamHeader("app", "1", "default", TOO_LARGE, CALL)
+    failing = StreamHeader("app", "2", "default", worker.model(), CALL, Terms(max_rows=1))
+    for header in (refused, failing):
+        with connect(endpoint) as client:
+            descriptor = flight.FlightDescriptor.for_command(header.to_json())
+            writer, reader = client.do_exchange(descriptor, call_options(endpoint))
+            writer.begin(UP)
+            for _ in range(2):
+                writer.write_batch(batch)
+            while "failure" not in from_metadata(reader.read_chunk().app_metadata):
+                pass
+            for _ in range(200):  # with time enough for the end of the call to arrive
+                writer.write_batch(batch)
+                time.sleep(0.001)
+            writer.write_metadata(END)
+            with pytest.raises(StopIteration):
+                reader.read_chunk()
+            writer.close()
+
+
+def test_refusals_are_never_taken_for_lost_workers(worker):
+    def ask():
+        with worker.exchange(model=TOO_LARGE) as exchange:
+            exchange.submit(requests(CALL, ["a"]))
+            drain(exchange, 1)
+
+    assert {failure_of(ask).condition for _ in range(100)} == {"LLM_WORKER_MEMORY"}
 
 
 def test_a_batch_of_another_schema_ends_only_its_own_stream(worker):
