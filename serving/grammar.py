@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cached_property
 from importlib import import_module
 from types import ModuleType
@@ -20,6 +22,8 @@ from spark_llm.serving.tokenizer import Tokenizer
 from spark_llm.serving.vocabulary import Vocabulary
 
 CACHED_GRAMMARS = 256
+SPLIT_SECONDS = 5e-4
+"""Masks that took one thread so long are filled by several the next time."""
 
 
 class GrammarCompiler:
@@ -34,6 +38,7 @@ class GrammarCompiler:
         self._compiled: dict[tuple[str, str], Any] = {}
         self.words = -(-vocab_size // 32)
         self._only_stop = _mask_of(self.stop_ids, self.words)
+        self._threads: ThreadPoolExecutor | None = None
 
     def matcher(self, constraint: Constraint) -> Grammar | Choices:
         """A matcher at the start of an answer.
@@ -58,8 +63,12 @@ class GrammarCompiler:
         return Grammar(matcher, self._tokenizer, self._only_stop, allowed)
 
     def batch(self, threads: int) -> GrammarBatch:
-        """For grammars that advance together."""
-        return GrammarBatch(self._xgrammar.BatchGrammarMatcher(max_threads=threads), self.words, self._single_bytes)
+        """For grammars that advance together, in so many threads where they take long."""
+        # threads of xgrammar's own would gain nothing: it starts them anew for each call
+        fill = self._xgrammar.BatchGrammarMatcher(max_threads=1).batch_fill_next_token_bitmask
+        if self._threads is None and threads > 1:
+            self._threads = ThreadPoolExecutor(threads - 1)
+        return GrammarBatch(fill, self._threads, threads, self.words, self._single_bytes)
 
     def _compile(self, constraint: Constraint, value: str) -> Any:
         if constraint.kind == "choices":
@@ -165,10 +174,25 @@ class GrammarBatch:
     """Grammars of several answers that take one token each, step by step.
 
     Each has a place: a row of `masks` [n, words], which is what it allows next.
+
+    Parameters
+    ----------
+    fill : callable
+        xgrammar's, which fills the masks of matchers at places; it lets other threads run meanwhile.
+    pool : Executor, optional
+        Which fills masks beside the caller, in `threads` parts altogether, where one thread takes long.
     """
 
-    def __init__(self, batch: Any, words: int, single_bytes: NDArray[np.int64]) -> None:
-        self._batch = batch
+    def __init__(
+        self,
+        fill: Callable[[Sequence[Any], NDArray[np.int32], list[int]], None],
+        pool: Executor | None,
+        threads: int,
+        words: int,
+        single_bytes: NDArray[np.int64],
+    ) -> None:
+        self._fill_some, self._pool, self._threads = fill, pool, threads
+        self._parts = 1  # in which the next masks are filled
         self._words, self._bits = single_bytes // 32, (single_bytes % 32).astype(np.int32)
         self._grammars: list[Grammar | None] = []
         self.masks = np.empty((0, words), np.int32)
@@ -199,11 +223,24 @@ class GrammarBatch:
         """Take a token at each of these places; returns where what follows is decided, and where it is refused."""
         matchers = [grammar.matcher for place in places if (grammar := self._grammars[place]) is not None]
         accepted = [matcher.accept_token(token) for matcher, token in zip(matchers, tokens, strict=True)]
-        self._batch.batch_fill_next_token_bitmask(matchers, self.masks, list(places))
+        self._fill(matchers, list(places))
         np.bitwise_and(self.masks, self._allowed, out=self.masks)
         following = ((self.masks[:, self._words] >> self._bits) & 1).sum(axis=1)
         refused = [place for place, taken in zip(places, accepted, strict=True) if not taken]
         return [place for place in places if following[place] < 2], refused
+
+    def _fill(self, matchers: Sequence[Any], places: list[int]) -> None:
+        begin, size = time.perf_counter(), -(-len(places) // self._parts)
+        others = [
+            self._pool.submit(self._fill_some, matchers[i : i + size], self.masks, places[i : i + size])
+            for i in range(size, len(places), size)
+            if self._pool is not None
+        ]
+        self._fill_some(matchers[:size], self.masks, places[:size])
+        for other in others:
+            other.result()
+        took = (time.perf_counter() - begin) * self._parts
+        self._parts = self._threads if took > SPLIT_SECONDS else 1
 
 
 def bad_constraint(kind: str, detail: str) -> EngineFailure:

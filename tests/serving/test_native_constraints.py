@@ -3,11 +3,14 @@
 import json
 import random
 import re
+import threading
+import time
 from itertools import product
 
+import numpy as np
 import pytest
 from spark_llm.optimizer.prompts import prepare
-from spark_llm.serving.core import Call, Request
+from spark_llm.serving.core import Call, Constraint, Request
 from spark_llm.serving.grammar import Grammar, _mask_of
 from spark_llm.serving.models.directory import find_model
 
@@ -215,6 +218,37 @@ def test_unusable_constraints_are_named(engine, kind, value):
     error = drain(engine)[0].error
     assert error.condition == "LLM_BAD_CONSTRAINT"
     assert error.message.startswith(f"the {kind} is not usable: ")
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_grammars_that_advance_together_allow_what_each_would_alone(engine, monkeypatch, threads):
+    """Filled by several threads, each row of the masks by one of them, and places that others have left are used."""
+    monkeypatch.setattr("spark_llm.serving.grammar.SPLIT_SECONDS", 0.0)
+    kinds = [("regex", "[a-z]{1,20}"), ("regex", "(a[0-9]|b[x-z])+"), ("json_schema", json.dumps(SCHEMA))]
+    alone = [engine._grammars.matcher(Constraint(*kinds[i % 3])) for i in range(20)]
+    together = [engine._grammars.matcher(Constraint(*kinds[i % 3])) for i in range(20)]
+    batch = engine._grammars.batch(threads)
+    places, fillers = batch.join(together), set()
+    fill = batch._fill_some
+    batch._fill_some = lambda *some: (fillers.add(threading.get_ident()), time.sleep(0.01), fill(*some))
+    rng = random.Random(3)
+    for step in range(4):
+        tokens = [rng.choice(sorted({*allowed(grammar)} - {*engine._grammars.stop_ids})) for grammar in alone]
+        ended = [grammar.accept(token) and grammar.finished for grammar, token in zip(alone, tokens, strict=True)]
+        decided, refused = batch.advance(tokens, places)
+        assert not refused
+        assert all(place in decided for place, end in zip(places, ended, strict=True) if end)
+        assert all((batch.masks[place] == grammar.mask).all() for place, grammar in zip(places, alone, strict=True))
+        for place in [place for place in places if place in decided or place == places[step]]:
+            i = places.index(place)
+            batch.leave(place)
+            del alone[i], places[i]
+    assert len(fillers) == threads
+
+
+def allowed(grammar):
+    """The tokens that may come next."""
+    return np.flatnonzero(np.unpackbits(grammar.mask.view(np.uint8), bitorder="little")).tolist()
 
 
 def test_equal_constraints_are_compiled_once(engine):
