@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -25,16 +26,15 @@ BAR = 20
 class Progress:
     """Within the block, show rows, tokens per second and the share of prompt tokens served from the cache.
 
-    The bar shows how many of the rows that have been asked are answered. On a terminal one line is rewritten while
-    rows wait; elsewhere a line is written every few seconds while it changes. Only looks for a running worker, never
-    starts one.
+    They are those of the queries that run; the bar shows how many of the rows that they have asked are answered. On a
+    terminal one line is rewritten while rows wait; elsewhere a line is written every few seconds while it changes. Only
+    looks for a running worker, never starts one.
     """
 
     def __init__(self, conf: WorkerConf, out: TextIO = sys.stderr) -> None:
         self._rendezvous = Rendezvous(worker_folder(conf.dir), worker_key(conf.gpus))
         self._endpoint: Endpoint | None = None
-        self._worker: int | None = None
-        self._before: Counters = {}
+        self._rows: dict[str, int] = {}  # that each query had at the last look
         self._out = out
         self._terminal = out.isatty()
         self._stop = threading.Event()
@@ -50,7 +50,7 @@ class Progress:
                 last = (time.monotonic(), counters)
 
     def _read(self) -> Counters | None:
-        """The worker's counters since the block began; None while none runs."""
+        """Counters of the queries that run, or did since the last look; None while there is no worker."""
         try:
             self._endpoint = self._endpoint or find(self._rendezvous)
             stats = self._endpoint and json.loads(act(self._endpoint, "stats"))
@@ -58,10 +58,9 @@ class Progress:
             self._endpoint = stats = None
         if not stats:
             return None
-        if stats["pid"] != self._worker:
-            self._worker, self._before = stats["pid"], {}
-        counters = sum_clients(stats["clients"])
-        return {name: value - self._before.get(name, 0) for name, value in counters.items()}
+        counters = sum_clients(stats["clients"], self._rows)
+        self._rows = {client["client"]: client["rows"] for client in stats["clients"]}
+        return counters
 
     def _show(self, line: str) -> None:
         if line == self._shown:
@@ -71,7 +70,7 @@ class Progress:
         self._shown = line
 
     def __enter__(self) -> Self:
-        self._before = self._read() or {}
+        self._read()
         self._thread.start()
         return self
 
@@ -84,11 +83,13 @@ class Progress:
             self._out.write(CLEAR)
 
 
-def sum_clients(clients: list[dict[str, Any]]) -> Counters:
-    """The counters of all clients together."""
+def sum_clients(clients: list[dict[str, Any]], rows: Mapping[str, int]) -> Counters:
+    """Counters of the clients that have streams, or more rows than before, together; `spent`: tokens of all clients."""
     names = ("rows", "queued", "running", "prompt", "cached", "output", "errors")
-    counters = {name: sum(client[name] for client in clients) for name in names}
-    return {"asked": counters["rows"] + counters.pop("queued") + counters.pop("running"), **counters}
+    active = [client for client in clients if client["streams"] or client["rows"] > rows.get(client["client"], 0)]
+    counters = {name: sum(client[name] for client in active) for name in names}
+    spent = sum(client["prompt"] + client["output"] for client in clients)
+    return {"asked": counters["rows"] + counters.pop("queued") + counters.pop("running"), **counters, "spent": spent}
 
 
 def progress_line(last: tuple[float, Counters] | None, now: Counters) -> str:
@@ -96,7 +97,7 @@ def progress_line(last: tuple[float, Counters] | None, now: Counters) -> str:
 
     Examples
     --------
-    >>> now = {"asked": 80, "rows": 40, "prompt": 1000, "cached": 800, "output": 60, "errors": 0}
+    >>> now = {"asked": 80, "rows": 40, "prompt": 1000, "cached": 800, "output": 60, "spent": 1060, "errors": 0}
     >>> progress_line(None, now)
     'llm [##########----------] 40 of 80 rows, 80 % of the prompt tokens from the cache'
     """
@@ -104,7 +105,6 @@ def progress_line(last: tuple[float, Counters] | None, now: Counters) -> str:
     share = round(100 * now["cached"] / max(1, now["prompt"]))
     line = f"llm [{'#' * full}{'-' * (BAR - full)}] {now['rows']:,} of {now['asked']:,} rows"
     if last is not None and (seconds := time.monotonic() - last[0]) > 0:
-        done = now["prompt"] + now["output"] - last[1]["prompt"] - last[1]["output"]
-        line += f", {round(done / seconds):,} tokens/s"
+        line += f", {round(max(0, now['spent'] - last[1]['spent']) / seconds):,} tokens/s"
     line += f", {share} % of the prompt tokens from the cache"
     return line + (f", {now['errors']:,} errors" if now["errors"] else "")

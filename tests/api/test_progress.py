@@ -10,7 +10,7 @@ from spark_llm.progress import BAR, progress_line, sum_clients
 
 
 def counters(**given) -> dict[str, int]:
-    names = ("asked", "rows", "prompt", "cached", "output", "errors")
+    names = ("asked", "rows", "prompt", "cached", "output", "spent", "errors")
     return {**dict.fromkeys(names, 0), **given}
 
 
@@ -25,13 +25,23 @@ def test_the_bar_shows_the_answered_rows(rows, asked, full):
 
 def test_speed_counts_the_tokens_since_the_last_line(monkeypatch):
     monkeypatch.setattr("spark_llm.progress.time.monotonic", lambda: 12.0)
-    before, now = counters(prompt=1000, output=10), counters(prompt=3000, output=30, cached=1500, errors=2)
+    before, now = counters(spent=1010), counters(prompt=3000, output=30, spent=3030, cached=1500, errors=2)
     line = progress_line((10.0, before), now)
     assert "1,010 tokens/s" in line
     assert "50 % of the prompt tokens from the cache" in line
     assert line.endswith("2 errors")
 
 
-def test_clients_are_counted_together():
-    clients = [counters(rows=2, queued=3, running=0), counters(rows=3, queued=0, running=1)]
-    assert sum_clients(clients) == counters(rows=5, asked=9)
+def client(name, **given):
+    return {"client": name, **dict.fromkeys(("streams", "queued", "running", "cached", "errors"), 0), **given}
+
+
+def test_queries_that_run_are_counted_together_and_those_of_before_not():
+    clients = [
+        client("ended", rows=90, prompt=900, output=9),
+        client("runs", rows=2, queued=3, prompt=20, output=2, streams=1),
+        client("ends just now", rows=3, running=1, prompt=30, output=3),
+    ]
+    rows = {"ended": 90, "ends just now": 1}
+    assert sum_clients(clients, rows) == counters(rows=5, asked=9, prompt=50, output=5, spent=964)
+    assert sum_clients(clients[:1], rows)["asked"] == 0
