@@ -90,8 +90,8 @@ class Tokenizer:
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Text of an answer's tokens, without special tokens and without an incomplete character at its end."""
-        stream = self.stream()
-        return "".join(stream.add(int(token)) for token in tokens)
+        text: str = self.backend.decode([int(token) for token in tokens], skip_special_tokens=True)
+        return text.rstrip("\ufffd")
 
     def _encode(self, texts: Sequence[str], *, markup: bool) -> list[list[int]]:
         self.backend.encode_special_tokens = not markup

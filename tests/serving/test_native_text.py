@@ -109,9 +109,12 @@ def test_half_characters_are_never_emitted(directory):
     tokens = tokenizer.encode(text).tolist()
     stream = tokenizer.stream()
     emitted = ""
-    for token in tokens:
+    for i, token in enumerate(tokens):
         emitted += stream.add(token)
         assert text.startswith(emitted)
+        whole = tokenizer.decode(tokens[: i + 1])  # may hold what stands before half a character in its token
+        assert text.startswith(whole)
+        assert whole.startswith(emitted)
     assert emitted == text
     assert tokenizer.decode(tokens[:-1]) == text[:-1], "the last character takes several tokens of this vocabulary"
 
