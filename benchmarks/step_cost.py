@@ -17,7 +17,9 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,6 +36,7 @@ from spark_llm.kernels.masked_sample import masked_sample
 from spark_llm.serving import sampling
 from spark_llm.serving.core import Call, Constraint, ModelRef, Request
 from spark_llm.serving.decode_run import DecodeRun
+from spark_llm.serving.engines import THREADS_THAT_WAIT
 from spark_llm.serving.engines.native import NativeEngine
 from spark_llm.serving.grammar import GrammarBatch
 from spark_llm.serving.models.decoder import StepInput
@@ -86,6 +89,8 @@ def main() -> None:
     parser.add_argument("--running", type=int, default=256)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    if not THREADS_THAT_WAIT.keys() <= os.environ.keys():  # torch has loaded OpenMP without them
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**THREADS_THAT_WAIT, **os.environ})
     with tempfile.TemporaryDirectory() as folder:
         model = str(write_checkpoint(Path(folder) / "model", [f"film {i} was fine" for i in range(1000)]))
         costs: dict[str, float] = {}

@@ -68,7 +68,7 @@ class GrammarCompiler:
         fill = self._xgrammar.BatchGrammarMatcher(max_threads=1).batch_fill_next_token_bitmask
         if self._threads is None and threads > 1:
             self._threads = ThreadPoolExecutor(threads - 1)
-        return GrammarBatch(fill, self._threads, threads, self.words, self._single_bytes)
+        return GrammarBatch(fill, self._threads, threads, self._single_bytes)
 
     def _compile(self, constraint: Constraint, value: str) -> Any:
         if constraint.kind == "choices":
@@ -108,10 +108,11 @@ class GrammarCompiler:
         return self._xgrammar.GrammarCompiler(self._info, max_threads=1)
 
     @cached_property
-    def _single_bytes(self) -> NDArray[np.int64]:
+    def _single_bytes(self) -> Mask:
         """A token for each byte, where there is one."""
         spelling = self._tokenizer.vocabulary.spelling
-        return np.array([spelling[bytes([byte])][0] for byte in range(256) if bytes([byte]) in spelling], np.int64)
+        bytes_spelled = [spelling[bytes([byte])][0] for byte in range(256) if bytes([byte]) in spelling]
+        return _mask_of(bytes_spelled, self.words)
 
     @cached_property
     def _no_control(self) -> Mask:
@@ -188,12 +189,12 @@ class GrammarBatch:
         fill: Callable[[Sequence[Any], NDArray[np.int32], list[int]], None],
         pool: Executor | None,
         threads: int,
-        words: int,
-        single_bytes: NDArray[np.int64],
+        single_bytes: Mask,
     ) -> None:
         self._fill_some, self._pool, self._threads = fill, pool, threads
         self._parts = 1  # in which the next masks are filled
-        self._words, self._bits = single_bytes // 32, (single_bytes % 32).astype(np.int32)
+        words, self._words = len(single_bytes), np.flatnonzero(single_bytes)
+        self._bits = single_bytes[self._words]
         self._grammars: list[Grammar | None] = []
         self.masks = np.empty((0, words), np.int32)
         self._allowed = np.empty((0, words), np.int32)
@@ -225,7 +226,9 @@ class GrammarBatch:
         accepted = [matcher.accept_token(token) for matcher, token in zip(matchers, tokens, strict=True)]
         self._fill(matchers, list(places))
         np.bitwise_and(self.masks, self._allowed, out=self.masks)
-        following = ((self.masks[:, self._words] >> self._bits) & 1).sum(axis=1)
+        following = np.unpackbits((self.masks.take(self._words, axis=1) & self._bits).view(np.uint8), axis=1).sum(
+            axis=1
+        )
         refused = [place for place, taken in zip(places, accepted, strict=True) if not taken]
         return [place for place in places if following[place] < 2], refused
 

@@ -7,6 +7,11 @@ from collections.abc import Callable
 
 from spark_llm.serving.core import Engine, EngineFailure, ModelRef
 
+THREADS_THAT_WAIT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
+"""Environment of an engine, before torch loads OpenMP: waiting threads must sleep, Spark's tasks run on the same cores;
+but not between the kernels of a layer, where waking them takes longer than the wait (GNU's runtime: a few hundred
+microseconds)."""
+
 
 def _stub(model: ModelRef) -> Engine:
     from spark_llm.serving.engines.stub import StubEngine
@@ -15,10 +20,7 @@ def _stub(model: ModelRef) -> Engine:
 
 
 def _native(model: ModelRef) -> Engine:
-    # Before torch loads OpenMP: waiting threads must sleep, Spark's tasks run on the same cores; but not between the
-    # kernels of a layer, where waking them takes longer than the wait (GNU's runtime: a few hundred microseconds).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.update({**THREADS_THAT_WAIT, **os.environ})
     from spark_llm.serving.engines.native import NativeEngine
 
     return NativeEngine(model)
