@@ -4,8 +4,8 @@
 
 The model's forward is replaced by one that returns fixed logits; the choice over the vocabulary, one call of a kernel,
 is not counted either but shown apart (`choice_ms`). `free`: greedy text; `stop`: with a stop string; `sampled`,
-`nucleus`: at a temperature; `regex`, `schema`: under xgrammar's masks, whose own share is shown (`grammar_ms`: of time,
-not of the processor's), on one thread; `schema2`: on two.
+`nucleus`: at a temperature; `regex`, `schema`: under xgrammar's masks, whose own share is shown (`grammar_ms`, by the
+clock, as threads share it), on one thread; `schema2`: on two.
 `forced`: objects of four fields, whose names are forced text, so that rows leave the decode run and come back.
 `churn`: answers of 17 to 48 tokens, eight of which end in a step while the next eight rows begin. `single`: without
 decode runs, all rows scheduled, planned and chosen anew. Tokenizing prompts is shown apart (`prompt_ms`), too.

@@ -11,7 +11,7 @@ from spark_llm.serving.grammar import Grammar
 from spark_llm.serving.sampling import Draw
 from spark_llm.serving.scheduler.sequence import Branch
 from spark_llm.serving.stop_strings import StopStrings
-from spark_llm.serving.tokenizer import TextStream, Tokenizer
+from spark_llm.serving.tokenizer import Tokenizer
 
 
 class Generation:
@@ -38,8 +38,7 @@ class Generation:
         seed: int,
     ) -> None:
         self._call, self._grammar, self._stop_ids, self._limit, self._seed = call, grammar, stop_ids, limit, seed
-        self._tokenizer, self.stops = tokenizer, stops
-        self._stream = None if stops is None else tokenizer.stream()
+        self._tokenizer, self._stream, self.stops = tokenizer, tokenizer.stream(), stops
         self._text, self._read = "", 0  # of the first tokens; read on where a stop string may have ended
         self.incomplete = False  # whether what was read ends inside a character
         self._cut = False  # before a stop string
@@ -48,10 +47,10 @@ class Generation:
 
     @property
     def text(self) -> str:
-        if self._stream is None:
+        if self.stops is None:
             return self._tokenizer.decode(self.tokens)
         if not self._cut:
-            self._read_on(self._stream)
+            self._read_on()
         return self._text
 
     @property
@@ -129,19 +128,19 @@ class Generation:
 
     def _reaches_stop_string(self, token: int) -> bool:
         """Whether one ends in this token; the text is then cut before it."""
-        if self.stops is None or self._stream is None or not (self.incomplete or self.stops.may_end[token]):
+        if self.stops is None or not (self.incomplete or self.stops.may_end[token]):
             return False
         known = len(self._text)
-        self._read_on(self._stream)
+        self._read_on()
         place = self.stops.find(self._text, known)
         if place >= 0:
             self._text, self._cut = self._text[:place], True
         return place >= 0
 
-    def _read_on(self, stream: TextStream) -> None:
+    def _read_on(self) -> None:
         """Decode the tokens that were not read yet."""
         for token in self.tokens[self._read :]:
-            added = stream.add(token)
+            added = self._stream.add(token)
             self.incomplete = not added
             self._text += added
         self._read = len(self.tokens)

@@ -38,7 +38,7 @@ class GrammarCompiler:
         self._compiled: dict[tuple[str, str], Any] = {}
         self.words = -(-vocab_size // 32)
         self._only_stop = _mask_of(self.stop_ids, self.words)
-        self._threads: ThreadPoolExecutor | None = None
+        self._pool: ThreadPoolExecutor | None = None
 
     def matcher(self, constraint: Constraint) -> Grammar | Choices:
         """A matcher at the start of an answer.
@@ -66,9 +66,9 @@ class GrammarCompiler:
         """For grammars that advance together, in so many threads where they take long."""
         # threads of xgrammar's own would gain nothing: it starts them anew for each call
         fill = self._xgrammar.BatchGrammarMatcher(max_threads=1).batch_fill_next_token_bitmask
-        if self._threads is None and threads > 1:
-            self._threads = ThreadPoolExecutor(threads - 1)
-        return GrammarBatch(fill, self._threads, threads, self._single_bytes)
+        if self._pool is None and threads > 1:
+            self._pool = ThreadPoolExecutor(threads - 1)
+        return GrammarBatch(fill, self._pool, threads, self._single_bytes)
 
     def _compile(self, constraint: Constraint, value: str) -> Any:
         if constraint.kind == "choices":
@@ -109,10 +109,10 @@ class GrammarCompiler:
 
     @cached_property
     def _single_bytes(self) -> Mask:
-        """A token for each byte, where there is one."""
+        """Allows a token for each byte, where there is one."""
         spelling = self._tokenizer.vocabulary.spelling
-        bytes_spelled = [spelling[bytes([byte])][0] for byte in range(256) if bytes([byte]) in spelling]
-        return _mask_of(bytes_spelled, self.words)
+        tokens = [spelling[bytes([byte])][0] for byte in range(256) if bytes([byte]) in spelling]
+        return _mask_of(tokens, self.words)
 
     @cached_property
     def _no_control(self) -> Mask:
@@ -182,6 +182,8 @@ class GrammarBatch:
         xgrammar's, which fills the masks of matchers at places; it lets other threads run meanwhile.
     pool : Executor, optional
         Which fills masks beside the caller, in `threads` parts altogether, where one thread takes long.
+    single_bytes : Mask
+        A token for each byte: where fewer than two of them may come next, what follows is decided.
     """
 
     def __init__(
@@ -226,9 +228,8 @@ class GrammarBatch:
         accepted = [matcher.accept_token(token) for matcher, token in zip(matchers, tokens, strict=True)]
         self._fill(matchers, list(places))
         np.bitwise_and(self.masks, self._allowed, out=self.masks)
-        following = np.unpackbits((self.masks.take(self._words, axis=1) & self._bits).view(np.uint8), axis=1).sum(
-            axis=1
-        )
+        bytes_allowed = self.masks.take(self._words, axis=1) & self._bits
+        following = np.unpackbits(bytes_allowed.view(np.uint8), axis=1).sum(axis=1)
         refused = [place for place, taken in zip(places, accepted, strict=True) if not taken]
         return [place for place in places if following[place] < 2], refused
 

@@ -20,7 +20,8 @@ def _stub(model: ModelRef) -> Engine:
 
 
 def _native(model: ModelRef) -> Engine:
-    os.environ.update({**THREADS_THAT_WAIT, **os.environ})
+    for name, value in THREADS_THAT_WAIT.items():
+        os.environ.setdefault(name, value)
     from spark_llm.serving.engines.native import NativeEngine
 
     return NativeEngine(model)
